@@ -1,0 +1,136 @@
+"""asyncflow: tasks that say what they require and what they make, built on asyncio.
+
+A ``Task`` says what it ``requires()``, its ``output()``, and how to ``run()``; ``await build([Task()])`` makes
+whatever is missing, each thing once, as concurrently as the graph allows.
+"""
+
+from __future__ import annotations
+
+from ._build import build, gather, plan, run, value
+from ._function import task
+from ._plan import Plan, PlanItem
+from ._task import ExternalTask, Task, WrapperTask
+from ._version import __version__
+from .errors import (
+    AmbiguousTask,
+    AsyncflowError,
+    BuildFailed,
+    ConfigError,
+    CycleError,
+    IncompleteOutput,
+    MissingInput,
+    ParameterError,
+    PlanError,
+    TargetStateUnknown,
+    TaskCancelled,
+    TaskDefinitionError,
+    TaskFailed,
+    TaskNotFound,
+    UpstreamFailed,
+)
+from .events import (
+    Abandoned,
+    BuildFinished,
+    BuildStarted,
+    Event,
+    TaskFinished,
+    TaskProgress,
+    TaskStarted,
+)
+from .parameters import (
+    BoolParameter,
+    ChoiceParameter,
+    DateHourParameter,
+    DateMinuteParameter,
+    DateParameter,
+    DateSecondParameter,
+    DateTimeParameter,
+    DictParameter,
+    EnumParameter,
+    FloatParameter,
+    IntParameter,
+    ListParameter,
+    MonthParameter,
+    OptionalParameter,
+    Parameter,
+    PathParameter,
+    StrParameter,
+    TaskInstanceParameter,
+    TaskParameter,
+    TimeDeltaParameter,
+    TupleParameter,
+    Visibility,
+    param,
+)
+from .registry import get_task_class, namespace
+from .result import BuildResult, TaskResult
+from .target import Target
+from .targets.local import LocalTarget
+from .targets.memory import MemoryTarget
+
+__all__ = [
+    "Abandoned",
+    "AmbiguousTask",
+    "AsyncflowError",
+    "BoolParameter",
+    "BuildFailed",
+    "BuildFinished",
+    "BuildResult",
+    "BuildStarted",
+    "ChoiceParameter",
+    "ConfigError",
+    "CycleError",
+    "DateHourParameter",
+    "DateMinuteParameter",
+    "DateParameter",
+    "DateSecondParameter",
+    "DateTimeParameter",
+    "DictParameter",
+    "EnumParameter",
+    "Event",
+    "ExternalTask",
+    "FloatParameter",
+    "IncompleteOutput",
+    "IntParameter",
+    "ListParameter",
+    "LocalTarget",
+    "MemoryTarget",
+    "MissingInput",
+    "MonthParameter",
+    "OptionalParameter",
+    "Parameter",
+    "ParameterError",
+    "PathParameter",
+    "Plan",
+    "PlanError",
+    "PlanItem",
+    "StrParameter",
+    "Target",
+    "TargetStateUnknown",
+    "Task",
+    "TaskCancelled",
+    "TaskDefinitionError",
+    "TaskFailed",
+    "TaskFinished",
+    "TaskInstanceParameter",
+    "TaskNotFound",
+    "TaskParameter",
+    "TaskProgress",
+    "TaskResult",
+    "TaskStarted",
+    "TimeDeltaParameter",
+    "TupleParameter",
+    "UpstreamFailed",
+    "Visibility",
+    "WrapperTask",
+    "__version__",
+    "build",
+    "gather",
+    "get_task_class",
+    "namespace",
+    "param",
+    "plan",
+    "run",
+    "task",
+    "value",
+]

@@ -1,0 +1,296 @@
+"""``Task``: what it requires, what it leaves behind, and how to make it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
+from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform, overload
+
+from . import registry
+from ._definition import ENGINE_OPTIONS, Definition
+from .attempt import current, inside
+from .errors import AsyncflowError
+from .parameters import Parameter, Visibility, collect_parameters, compile_constructor, param
+from .target import Answer, ask, guard_async
+from .tree import leaves, map_leaves
+
+__all__ = ["ExternalTask", "Task", "WrapperTask"]
+
+R_co = TypeVar("R_co", covariant=True)
+O_co = TypeVar("O_co", covariant=True)
+
+
+class _Makes(Protocol[O_co]):  # a task whose run() gives nothing: await gives its output
+    def run(self) -> Coroutine[Any, Any, None]: ...
+    def output(self) -> O_co: ...
+
+
+class _Gives(Protocol[R_co]):
+    def run(self) -> Coroutine[Any, Any, R_co]: ...
+
+
+class _MakesInSteps(Protocol[O_co]):
+    def run(self) -> AsyncGenerator[Any, Any]: ...
+    def output(self) -> O_co: ...
+
+
+class _MakesInSyncSteps(Protocol[O_co]):
+    def run(self) -> Generator[Any, Any, None]: ...
+    def output(self) -> O_co: ...
+
+
+class _GivesInSyncSteps(Protocol[R_co]):
+    def run(self) -> Generator[Any, Any, R_co]: ...
+
+
+class _MakesInThread(Protocol[O_co]):
+    def run(self) -> None: ...
+    def output(self) -> O_co: ...
+
+
+class _GivesInThread(Protocol[R_co]):
+    def run(self) -> R_co: ...
+
+
+class _InstanceOnly(property):
+    """A property that does not exist on the class: ``MyTask.task_id`` is an AttributeError, as in Luigi."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            raise AttributeError(f"{self.name} belongs to a task, not to its class; construct one first")
+        return super().__get__(instance, owner)
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(param,))
+class Task:
+    """A unit of work: ``requires()`` other tasks, makes its ``output()``, by ``run()``.
+
+    A subclass declares its parameters as annotated attributes (``date: datetime.date``) or in Luigi's way
+    (``date = DateParameter()``). Two tasks are equal if their class and their significant parameters are.
+    ``run`` may be an ``async def`` (runs on the event loop), a ``def`` (runs in a thread) or a generator of
+    either kind that yields the tasks it finds it needs. A task without ``output()`` is computed: ``await``
+    gives what its ``run`` returned.
+
+    The constructor raises ``ParameterError`` for a parameter that is missing, unknown or wrong.
+    """
+
+    task_namespace: ClassVar[str | None] = None
+    """Stands before the class name in the family, as in ``my_namespace.MyTask``."""
+
+    _parameters: ClassVar[Mapping[str, Parameter[Any]]] = {}
+    _definition: ClassVar[Definition]
+    _construct: ClassVar[Callable[..., None]]
+    _complete: ClassVar[Callable[..., Any] | None] = None  # a class's own complete(), without the guard
+    _complete_on_loop: ClassVar[bool] = False
+    _wrapper: ClassVar[bool] = False
+    _family: ClassVar[str]
+    _key: tuple[Any, ...]
+    _hash: int
+
+    def __init__(self, /, *args: Any, **kwargs: Any) -> None:
+        self._construct(*args, **kwargs)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._family = _family(cls)
+        cls._parameters = collect_parameters(cls, _RESERVED)
+        cls._construct = compile_constructor(cls, cls._parameters)
+        complete = cls.__dict__.get("complete")
+        if complete is not None and "_complete" not in cls.__dict__:
+            raw = guard_async(cls, "complete")
+            cls._complete, cls._complete_on_loop = raw or complete, raw is not None
+        cls._definition = Definition(cls, Task, wrapper=cls._wrapper)
+        registry.register(cls)
+
+    # What a task says of itself ----------------------------------------------------------------------
+
+    def requires(self) -> Any:
+        """The tasks that have to be complete before this one runs: a task, or any nesting of them.
+
+        May be a generator. Known before anything runs; what only ``run()`` can know, it awaits or yields.
+        """
+        return []
+
+    def output(self) -> Any:
+        """The target, or any nesting of targets, this task makes. Asked once per build and kept."""
+        return None
+
+    def run(self) -> Any:
+        """How to make the output. A subclass writes it as ``def``, ``async def`` or a generator of either."""
+
+    def complete(self) -> bool | Awaitable[bool]:
+        """Whether the task need not run: all its outputs exist. A task without output never is."""
+        return Answer(f"{self!r}.complete()", self._outputs_exist)
+
+    async def _outputs_exist(self) -> bool:
+        targets = list(leaves(self.output()))
+        for target in targets:
+            if not await ask(target):
+                return False
+        return bool(targets)
+
+    # Inside run() ------------------------------------------------------------------------------------
+
+    def input(self) -> Any:
+        """What ``requires()`` gave, in the same shape, each task replaced by its output (or its value).
+
+        Outside its own body a task cannot know the value of a computed requirement: ``AsyncflowError``.
+        """
+        attempt = current.get()
+        if attempt is not None and attempt.task is self:
+            return attempt.engine.inputs(attempt)
+        return map_leaves(self.requires(), _output_of)
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Tell the build's listeners how far this body is: ``fraction`` from 0 to 1. Cheap; any thread."""
+        attempt = current.get()
+        if attempt is not None and attempt.task is self:
+            attempt.engine.progress(attempt, fraction, message)
+
+    @overload
+    def __await__(self: _Makes[O_co]) -> Generator[Any, Any, O_co]: ...
+    @overload
+    def __await__(self: _Gives[R_co]) -> Generator[Any, Any, R_co]: ...
+    @overload
+    def __await__(self: _MakesInSteps[O_co]) -> Generator[Any, Any, O_co]: ...
+    @overload
+    def __await__(self: _MakesInSyncSteps[O_co]) -> Generator[Any, Any, O_co]: ...
+    @overload
+    def __await__(self: _GivesInSyncSteps[R_co]) -> Generator[Any, Any, R_co]: ...
+    @overload
+    def __await__(self: _MakesInThread[O_co]) -> Generator[Any, Any, O_co]: ...
+    @overload
+    def __await__(self: _GivesInThread[R_co]) -> Generator[Any, Any, R_co]: ...
+    def __await__(self: Any) -> Generator[Any, Any, Any]:
+        """Inside a body: wait for this task and give its output, or its value. Elsewhere: build it first.
+
+        Raises ``TaskFailed`` (the original as ``__cause__``), ``UpstreamFailed`` or ``TaskCancelled``.
+        """
+        return wait_for(self).__await__()
+
+    # Identity ----------------------------------------------------------------------------------------
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (type(self) is type(other) and self._key == other._key)  # pyright: ignore
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{name}={parameter.serialize(getattr(self, name)) if parameter.visibility == Visibility.PUBLIC else '***'}"
+            for name, parameter in self._parameters.items()
+            if parameter.significant
+        )
+        return f"{self._family}({shown})"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._parameters:
+            raise AttributeError(
+                f"{self._family}.{name} is a parameter and part of the task's identity; make another task with "
+                f"{name}={value!r}, or use another attribute"
+            )
+        object.__setattr__(self, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not the instance's attributes: its hash holds for this process only, and whatever run() has set
+        # belongs to that attempt.
+        return _rebuild, (type(self), {name: getattr(self, name) for name in self._parameters})
+
+    @classmethod
+    def get_task_namespace(cls) -> str:
+        """The namespace of the class; empty if it has none."""
+        return cls._family.rpartition(".")[0]
+
+    @classmethod
+    def get_task_family(cls) -> str:
+        """The name of the class with its namespace, as in ``my_namespace.MyTask``."""
+        return cls._family
+
+    @_InstanceOnly
+    def task_id(self) -> str:
+        """Luigi's id, for people: family, the first three parameters, ten hex digits of their md5."""
+        return _task_id(self)
+
+
+_ADVICE_OPTION = "is an option of the engine, not a parameter: drop the annotation, or choose another name"
+_ADVICE_METHOD = "is a name the Task class uses itself: choose another name for the parameter"
+_RESERVED: Mapping[str, str] = {
+    **{name: f"{name!r} {_ADVICE_METHOD}" for name in dir(Task) if not name.startswith("__")},
+    **{name: f"{name!r} {_ADVICE_OPTION}" for name in ENGINE_OPTIONS},
+}
+
+
+def _family(cls: type[Task]) -> str:
+    name = cls.task_namespace
+    if name is None:
+        name = registry.namespace_of(cls.__module__)
+    return f"{name}.{cls.__name__}" if name else cls.__name__
+
+
+def _output_of(task: Task) -> Any:
+    if not task._definition.has_output:
+        raise AsyncflowError(f"{task!r} has no output(); its value is only known inside a build")
+    return task.output()
+
+
+def _rebuild(cls: type[Task], values: dict[str, Any]) -> Task:
+    return cls(**values)
+
+
+def _task_id(task: Task) -> str:
+    import hashlib
+    import json
+
+    values = {
+        name: parameter.serialize(getattr(task, name))
+        for name, parameter in task._parameters.items()
+        if parameter.significant
+        and parameter.visibility == Visibility.PUBLIC
+        and getattr(task, name) != parameter.compat_default
+    }
+    text = json.dumps(values, separators=(",", ":"), sort_keys=True)
+    digest = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:10]
+    summary = "_".join(values[name][:16] for name in sorted(values)[:3])
+    return f"{task._family}_{re.sub(r'[^A-Za-z0-9_]', '_', summary)}_{digest}"
+
+
+class ExternalTask(Task):
+    """Something that is made elsewhere: it has an ``output()`` and no ``run()``. If it is absent, it is missing."""
+
+    run = None  # type: ignore[assignment]  # Luigi's sign of an external task
+
+
+class WrapperTask(Task):
+    """Stands for the tasks it requires: complete when all of them are, with nothing to do of its own."""
+
+    _wrapper = True
+
+    def complete(self) -> bool | Awaitable[bool]:
+        """Whether every required task is complete."""
+        return Answer(f"{self!r}.complete()", self._all_complete)
+
+    async def _all_complete(self) -> bool:
+        for task in leaves(self.requires()):
+            answer = task.complete()
+            if not (await answer if isinstance(answer, Awaitable) else answer):
+                return False
+        return True
+
+    _complete = None  # the engine knows: it has asked every required task itself
+
+
+def await_outside(structure: Any) -> Awaitable[Any]:
+    """How ``await task`` works outside a build: an implicit build. Replaced by the door that knows how to build."""
+    raise RuntimeError("import asyncflow before awaiting a task")
+
+
+async def wait_for(structure: Any) -> Any:
+    """The outputs or values of the tasks in ``structure``, in its shape, wherever the caller stands."""
+    attempt = inside()
+    if attempt is not None:
+        return await attempt.engine.request(attempt, structure)
+    return await await_outside(structure)

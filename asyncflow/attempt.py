@@ -1,0 +1,115 @@
+"""One attempt at running a task, and the fence around what it may publish.
+
+A write handle captures the attempt it was opened in. Publishing moves the attempt from RUNNING to PUBLISHING
+for a moment; a cancel or a timeout moves it to FENCED, after a publish in flight if there is one. From then
+on nothing the attempt still holds can publish, in whatever thread it lives on.
+
+Code that runs inside a body finds its attempt through one context variable, ``current``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .errors import TaskCancelled
+
+if TYPE_CHECKING:
+    from ._task import Task
+
+__all__ = ["Attempt", "Engine", "current", "inside"]
+
+
+class Engine(Protocol):
+    """What an attempt may ask of the executor that runs it."""
+
+    loop: asyncio.AbstractEventLoop
+
+    async def request(self, attempt: Attempt, structure: Any) -> Any:
+        """Suspend the body on the tasks in ``structure`` and give their values or outputs in its shape."""
+
+    async def ask(self, attempt: Attempt, structure: Any) -> tuple[Any, Any]:
+        """As ``request``, without a verdict: the settled demand, and ``structure`` ready to be read."""
+        ...
+
+    def inputs(self, attempt: Attempt) -> Any:
+        """What ``input()`` gives: the outputs or values of the task's requirements, in their shape."""
+
+    def progress(self, attempt: Attempt, fraction: float, message: str) -> None:
+        """Tell the listeners how far the body is."""
+
+
+_fence = threading.Lock()  # held for a few instructions, by every attempt of the process
+
+RUNNING, FENCED = 0, 1
+
+
+class Attempt:
+    """One run of one task's body."""
+
+    __slots__ = ("cancelled", "engine", "handle", "node", "published", "publishing", "state", "task")
+
+    def __init__(self, task: Task, engine: Engine, node: Any) -> None:
+        self.task = task
+        self.engine = engine
+        self.node = node
+        self.handle: Any = None  # the runner's own: an asyncio.Task, a thread's inbox
+        self.state = RUNNING
+        self.publishing = 0  # publishes in flight; PUBLISHING is RUNNING with one or more of them
+        self.published: set[str | None] | None = None  # keys made visible by this attempt's own handles
+        self.cancelled = False  # the engine has asked the body to stop
+
+    def begin_publish(self) -> None:
+        """RUNNING -> PUBLISHING. Raises ``TaskCancelled`` if the attempt has been fenced."""
+        with _fence:
+            if self.state == FENCED:
+                raise TaskCancelled(self.task)
+            self.publishing += 1
+
+    def end_publish(self, key: str | None, *, visible: bool) -> None:
+        """PUBLISHING -> RUNNING (or FENCED, if that was asked for meanwhile)."""
+        with _fence:
+            self.publishing -= 1
+            if visible:
+                if self.published is None:
+                    self.published = {key}
+                else:
+                    self.published.add(key)
+
+    def fence(self) -> None:
+        """From now on nothing of this attempt is published; a publish in flight comes to its end first."""
+        with _fence:
+            self.state = FENCED
+
+    @property
+    def fenced(self) -> bool:
+        """Whether this attempt may no longer publish."""
+        return self.state == FENCED
+
+
+current: ContextVar[Attempt | None] = ContextVar("asyncflow_attempt", default=None)
+"""The attempt whose body the running code belongs to."""
+
+
+def inside() -> Attempt | None:
+    """The attempt the caller may ask for more tasks: live, and of the loop that runs here."""
+    attempt = current.get()
+    if attempt is None or attempt.node.attempt is not attempt:
+        return None  # no build, or one that has ended
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    return attempt if attempt.engine.loop is loop else None
+
+
+def _forked() -> None:
+    global _fence
+    _fence = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

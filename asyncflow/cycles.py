@@ -1,0 +1,146 @@
+"""Are there tasks that wait for each other? Asked of every plan before any of it runs.
+
+The static part is one depth-first walk over the nodes that no plan has verified yet, so each node is walked
+once in its life. A cycle that a body closes at run time has to lead back to that body through nodes that
+were verified before: that part is one search from both ends, which costs what the smaller end costs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from ._task import Task
+from .graph import DELIVERED, FINAL, NONE, ON_PATH, VERIFIED, WAITING, Demand, Node
+
+__all__ = ["find_cycles"]
+
+SLICE = 500  # nodes walked between two looks at the clock
+
+
+def find_cycles(demand: Demand, found: list[list[Node]]) -> Iterator[None]:
+    """Append to ``found`` the path of every cycle that ``demand`` closes; pauses at each ``yield``.
+
+    Marks the nodes it walked as VERIFIED. Has to be run to its end, and one at a time per scheduler.
+    """
+    border: list[Node] = []  # verified nodes the new ones wait for
+    steps = 0
+    for root in demand.roots:
+        if not _fresh(root, border):
+            continue
+        path = [root]
+        ways = [iter(root.deps)]
+        root.flags |= ON_PATH
+        while path:
+            for node in ways[-1]:
+                if node.flags & ON_PATH:
+                    found.append([*path[path.index(node) :], node])
+                elif _fresh(node, border):
+                    if node.deps:
+                        node.flags |= ON_PATH
+                        path.append(node)
+                        ways.append(iter(node.deps))
+                        break
+                    _walked(node)
+                    steps += 1
+                    if not steps % SLICE:
+                        yield
+            else:
+                node = path.pop()
+                ways.pop()
+                node.flags &= ~ON_PATH
+                _walked(node)
+                steps += 1
+                if not steps % SLICE:
+                    yield
+    if demand.parent is not None:
+        parent = demand.parent
+        if parent in demand.roots:
+            found.append([parent, parent])
+        elif border and (way := _way(border, parent)):
+            found.append([parent, *_lead_in(demand, way[0]), *way])
+
+
+def _walked(node: Node) -> None:
+    if node.state >= WAITING:  # one that another plan is still expanding is walked again by that plan
+        node.flags |= VERIFIED
+
+
+def _fresh(node: Node, border: list[Node]) -> bool:
+    if node.state >= FINAL:
+        return False
+    if node.flags & VERIFIED:
+        border.append(node)
+        return False
+    return True
+
+
+def _after(node: Node) -> Iterator[Node]:
+    """What ``node`` waits for."""
+    for dep in node.deps:
+        if dep.state < FINAL:
+            yield dep
+    for demand in node.children:
+        if demand.state < DELIVERED:
+            for root in demand.roots:
+                if root.state < FINAL:
+                    yield root
+
+
+def _before(node: Node) -> Iterator[Node]:
+    """What waits for ``node``."""
+    yield from node.dependents
+    for demand in node.roots_of:
+        if demand.parent is not None:
+            yield demand.parent
+
+
+def _way(sources: list[Node], goal: Node) -> list[Node] | None:
+    """A way along "waits for" from one of ``sources`` to ``goal``, looked for from both ends in turn."""
+    down: dict[Node, Node | None] = dict.fromkeys(sources)  # node -> the one it was reached from
+    up: dict[Node, Node | None] = {goal: None}
+    forward, backward = deque(down), deque(up)
+    meeting = goal if goal in down else None
+    while meeting is None and forward and backward:
+        node = forward.popleft()
+        for other in _after(node):
+            if other not in down:
+                down[other] = node
+                forward.append(other)
+                if other in up:
+                    meeting = other
+        node = backward.popleft()
+        for other in _before(node):
+            if other not in up:
+                up[other] = node
+                backward.append(other)
+                if other in down:
+                    meeting = other
+    if meeting is None:
+        return None
+    return [*reversed(_trail(meeting, down)), *_trail(meeting, up)[1:]]
+
+
+def _trail(node: Node, origin: dict[Node, Node | None]) -> list[Node]:
+    trail = [node]
+    while (back := origin[trail[-1]]) is not None:
+        trail.append(back)
+    return trail
+
+
+def _lead_in(demand: Demand, goal: Node) -> list[Node]:
+    """The way from one of the demand's roots to ``goal``, without ``goal``, through nodes met just now."""
+    origin: dict[Node, Node | None] = dict.fromkeys(demand.roots)
+    queue = deque(origin)
+    while queue and goal not in origin:
+        node = queue.popleft()
+        for dep in node.deps:
+            if dep not in origin:
+                origin[dep] = node
+                queue.append(dep)
+    return list(reversed(_trail(goal, origin)))[:-1] if goal in origin else NONE
+
+
+def tasks_of(path: list[Node]) -> list[Task]:
+    """The tasks along a path of nodes."""
+    return [node.task for node in path]

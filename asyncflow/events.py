@@ -1,0 +1,111 @@
+"""What a build tells its listeners: small frozen values, numbered per build as they arrive in its loop.
+
+Order is promised per task and by cause (a dependency finishes before its dependent starts), not globally.
+A listener is a plain callable; what it raises is logged and never fatal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from ._task import Task
+
+__all__ = [
+    "Abandoned",
+    "BuildFinished",
+    "BuildStarted",
+    "BuildStatus",
+    "Event",
+    "FinalStatus",
+    "Status",
+    "TaskFinished",
+    "TaskProgress",
+    "TaskStarted",
+]
+
+FinalStatus: TypeAlias = Literal[
+    "succeeded", "complete", "adopted", "failed", "blocked", "missing", "unknown", "cancelled"
+]
+Status: TypeAlias = Literal["pending", "ready", "locking", "running", "suspended"] | FinalStatus
+BuildStatus: TypeAlias = Literal["succeeded", "failed", "incomplete", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """``seq`` counts the events of one build from 1; ``time`` is in seconds since the epoch."""
+
+    seq: int
+    time: float
+    run_id: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as JSON-ready values; a task stands as its id."""
+        out: dict[str, Any] = {"type": type(self).__name__}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "task":
+                value = value.task_id
+            elif field.name == "tasks":
+                value = [task.task_id for task in value]
+            elif isinstance(value, BaseException):
+                value = f"{type(value).__name__}: {value}"
+            elif isinstance(value, Mapping):
+                value = dict(value)
+            out[field.name] = value
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStarted(Event):
+    """A build was asked for ``tasks``."""
+
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStarted(Event):
+    """The body of ``task`` is about to be entered. ``reason`` says why it runs."""
+
+    task: Task
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskProgress(Event):
+    """The body of ``task`` says how far it is: ``fraction`` from 0 to 1, and a message for people."""
+
+    task: Task
+    fraction: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFinished(Event):
+    """``task`` has its final status. ``error`` is what went wrong, ``duration`` its run time in seconds."""
+
+    task: Task
+    status: FinalStatus
+    duration: float
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned(Event):
+    """The body of ``task`` did not stop within ``grace``. It is fenced: nothing of it will be published.
+
+    ``stack`` is where it was seen last, one line a frame, innermost last.
+    """
+
+    task: Task
+    stack: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildFinished(Event):
+    """The build is over. ``counts`` gives the number of tasks for each final status."""
+
+    status: BuildStatus
+    counts: Mapping[FinalStatus, int]

@@ -1,0 +1,318 @@
+"""The hands: carry out what the scheduler says, on one event loop, and tell it what came of it.
+
+There is one executor for each loop with a build in it. It wakes when a fact arrives, never polls, and works
+at most ``SLICE`` seconds in one turn of the loop. Bodies are run by the runners, one for each lane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any
+
+from . import threads
+from ._definition import LOOP
+from ._task import Task
+from .account import Account
+from .attempt import Attempt
+from .completion import confirm
+from .errors import PlanError, TaskCancelled, TaskFailed
+from .graph import Build, Demand, Node
+from .outcomes import answer
+from .planner import Planner
+from .runners import Runner
+from .runners.loop import LoopRunner
+from .runners.thread import ThreadRunner
+from .scheduler import Scheduler
+from .tree import leaves, settle
+
+__all__ = ["Executor"]
+
+SLICE = 0.005  # seconds
+STARTS = 256  # bodies started in one turn of the loop
+
+_executors: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Executor] = weakref.WeakKeyDictionary()
+
+
+class Executor:
+    """Runs the builds of one event loop."""
+
+    @classmethod
+    def current(cls) -> Executor:
+        """The executor of the running loop; a new one if no build is running there."""
+        loop = asyncio.get_running_loop()
+        executor = _executors.get(loop)
+        if executor is None:
+            executor = _executors[loop] = cls(loop)
+        return executor
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._scheduler = Scheduler()
+        self._planner = Planner(loop, self._scheduler, self._wake)
+        self._runners: tuple[Runner, ...] = (LoopRunner(self), ThreadRunner(self))
+        self._verifying: Iterator[None] | None = None
+        self._awake = False
+        self._stopping: dict[Attempt, asyncio.Future[None]] = {}
+        self._loose: set[asyncio.Task[Any]] = set()  # held strongly: the loop only knows its tasks weakly
+
+    # Doors -------------------------------------------------------------------------------------------
+
+    def open(self, account: Account, structure: Any, *, dry: bool = False) -> Demand:
+        """Begin a build of the tasks in ``structure``. ``account.settled`` is called when it has ended."""
+        build = Build(account.concurrency, (account.concurrency, account.threads), dry=dry)
+        build.owner = account
+        build.listening = account.on_event is not None
+        demand = self._scheduler.open(build)
+        self._name(demand, structure)
+        return demand
+
+    def close(self, demand: Demand) -> list[asyncio.Future[Any]]:
+        """Drop a build's demand; what has to end before nothing that only it wanted is alive (see ``gone``)."""
+        account: Account = demand.build.owner
+        self._scheduler.close(demand)
+        stopping: list[asyncio.Future[Any]] = list(self._planner.stop())
+        self._cancel()
+        self._tell()
+        stopping += account.stopping
+        if not stopping:
+            self._rest()
+        return stopping
+
+    async def gone(self, demand: Demand, stopping: list[asyncio.Future[Any]]) -> None:
+        """Wait for what ``close`` gave. It does not last: what has not ended after ``grace`` is abandoned."""
+        # Twice the grace, for a hook on the loop that does not stop; bodies are given up within one.
+        await asyncio.wait(stopping, timeout=2 * demand.build.owner.grace)
+        self._tell()
+        self._rest()
+
+    def _rest(self) -> None:
+        if not self._scheduler.builds:
+            if _executors.get(self.loop) is self:
+                del _executors[self.loop]
+            self._planner.close()
+            threads.trim()
+
+    def _name(self, demand: Demand, structure: Any) -> None:
+        for task in leaves(structure):
+            self._scheduler.want(demand, task)
+        self._scheduler.asked(demand)
+        self._wake()
+
+    # What a body may ask (attempt.Engine) ------------------------------------------------------------
+
+    async def request(self, attempt: Attempt, structure: Any) -> Any:
+        """Suspend the body of ``attempt`` until the tasks in ``structure`` have ended; their outcome.
+
+        Raises ``TaskFailed``, ``UpstreamFailed``, ``TaskCancelled``, ``PlanError``; ``TypeError`` for what
+        is not a task.
+        """
+        demand, structure = await self.ask(attempt, structure)
+        if demand.problems:
+            raise PlanError.of([problem for _, problem in demand.problems])
+        return answer(structure, demand.roots)
+
+    async def ask(self, attempt: Attempt, structure: Any) -> tuple[Demand, Any]:
+        """As ``request``, without a verdict: the settled demand, and ``structure`` ready to be read."""
+        if attempt.cancelled:
+            raise TaskCancelled(attempt.task)
+        structure = settle(structure)
+        reply = self.loop.create_future()
+        demand = self.suspended(attempt, structure)
+        demand.reply = reply
+        try:
+            await reply
+        except asyncio.CancelledError:
+            self._scheduler.leave(demand)
+            self._wake()
+            raise
+        return demand, structure
+
+    def inputs(self, attempt: Attempt) -> Any:
+        """The outcomes of the task's requirements, in the shape ``requires()`` gave them. Any thread."""
+        return answer(attempt.node.structure, attempt.node.deps)
+
+    def progress(self, attempt: Attempt, fraction: float, message: str) -> None:
+        """Pass a body's progress on to the listeners. Any thread."""
+        account: Account = attempt.node.build.owner
+        if account.on_event is not None:
+            self.loop.call_soon_threadsafe(account.progressed, attempt.task, fraction, message)
+
+    # What a runner reports (runners.Reports) ---------------------------------------------------------
+
+    def suspended(self, attempt: Attempt, structure: Any) -> Demand:
+        """The body waits for the tasks in ``structure``."""
+        for task in leaves(structure):
+            if not isinstance(task, Task):
+                raise TypeError(
+                    f"{attempt.task!r} waits for {task!r} ({type(task).__name__}); a body can wait for tasks, "
+                    "and for lists, tuples and dicts of tasks"
+                )
+        demand = self._scheduler.suspend(attempt.node)
+        self._name(demand, structure)
+        return demand
+
+    def returned(self, attempt: Attempt, value: Any) -> None:
+        """A sync body ended with ``value``; its outputs have to be asked for on the loop."""
+        if attempt.node.attempt is attempt:
+            task = asyncio.Task(self._confirm(attempt, value), loop=self.loop)
+            self._loose.add(task)
+            task.add_done_callback(self._loose.discard)
+
+    async def _confirm(self, attempt: Attempt, value: Any) -> None:
+        try:
+            value = await confirm(attempt, value)
+        except BaseException as error:
+            self.failed(attempt, error)
+        else:
+            self.finished(attempt, value)
+
+    def finished(self, attempt: Attempt, value: Any) -> None:
+        """The body ended with ``value``, and its outputs are there."""
+        node = attempt.node
+        if self._ended(attempt):
+            self._scheduler.succeeded(node, value)
+
+    def failed(self, attempt: Attempt, error: BaseException) -> None:
+        """The body raised ``error``."""
+        node = attempt.node
+        if self._ended(attempt):
+            if _of_others(error):
+                self._scheduler.blocked(node, error)
+            else:
+                self._scheduler.failed(node, error)
+
+    def cancelled(self, attempt: Attempt) -> None:
+        """The body has stopped."""
+        node = attempt.node
+        if self._ended(attempt):
+            self._scheduler.cancelled(node)
+
+    def _ended(self, attempt: Attempt) -> bool:
+        node = attempt.node
+        if node.attempt is not attempt:
+            return False  # abandoned, or reported before
+        node.attempt = None
+        node.build.times[2 * node.index + 1] = perf_counter()
+        if attempt.cancelled and (future := self._stopping.pop(attempt, None)) and not future.done():
+            future.set_result(None)
+        self._wake()
+        return True
+
+    # Turns -------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if not self._awake:
+            self._awake = True
+            self.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._awake = False
+        deadline = perf_counter() + SLICE
+        self._cancel()
+        more = self._planner.step(deadline) or self._verify(deadline)
+        more = self._start(deadline) or more
+        self._cancel()
+        self._tell()
+        if more:
+            self._wake()
+
+    def _verify(self, deadline: float) -> bool:
+        """Work on the plans that have become whole; True: there is more."""
+        if self._verifying is None:
+            if not self._scheduler.unverified:
+                return False
+            self._verifying = self._scheduler.verify()
+        for _ in self._verifying:
+            if perf_counter() > deadline:
+                return True
+        self._verifying = None
+        return False
+
+    def _start(self, deadline: float) -> bool:
+        """Start and resume what there is a place for; True: there is more."""
+        scheduler = self._scheduler
+        while scheduler.delivered:
+            self._resume(scheduler.delivered.popleft())
+        for count in range(STARTS):
+            step = scheduler.next()
+            if step is None:
+                return bool(scheduler.checks)
+            if isinstance(step, Demand):
+                self._resume(step)
+            else:
+                self._enter(step)
+            if not count & 15 and perf_counter() > deadline:
+                return True
+        return True
+
+    def _enter(self, node: Node) -> None:
+        attempt = node.attempt = Attempt(node.task, self, node)
+        build = node.build
+        build.times[2 * node.index] = perf_counter()
+        if build.listening:
+            build.owner.started_task(node)
+        try:
+            self._runners[node.lane].start(attempt)
+        except BaseException as error:  # no thread to be had, say
+            self.failed(attempt, error)
+
+    def _resume(self, demand: Demand) -> None:
+        assert demand.parent is not None
+        attempt = demand.parent.attempt
+        if attempt is None:
+            return
+        if demand.reply is not None:
+            if not demand.reply.done():
+                demand.reply.set_result(None)
+        else:
+            self._runners[demand.parent.lane].resume(attempt, demand)
+
+    def _cancel(self) -> None:
+        """Ask the bodies nobody wants any more to stop."""
+        while self._scheduler.cancels:
+            node = self._scheduler.cancels.popleft()
+            attempt = node.attempt
+            if attempt is None:
+                continue
+            account: Account = node.build.owner
+            attempt.cancelled = True
+            attempt.fence()
+            future = self._stopping[attempt] = self.loop.create_future()
+            account.stopping.add(future)
+            future.add_done_callback(account.stopping.discard)
+            self._runners[node.lane].cancel(attempt)
+            self.loop.call_later(account.grace / 2, self._insist, attempt)
+
+    def _insist(self, attempt: Attempt) -> None:
+        if attempt.node.attempt is attempt:  # it has swallowed the first cancel
+            self._runners[attempt.node.lane].cancel(attempt)
+            self.loop.call_later(attempt.node.build.owner.grace / 2, self._abandon, attempt)
+
+    def _abandon(self, attempt: Attempt) -> None:
+        node = attempt.node
+        if node.attempt is attempt:
+            node.build.owner.abandoned(node.task, self._runners[node.lane].stack(attempt))
+            if node.lane == LOOP:
+                self._loose.add(attempt.handle)
+                attempt.handle.add_done_callback(self._loose.discard)
+            self.cancelled(attempt)
+
+    def _tell(self) -> None:
+        """Pass on what has ended."""
+        scheduler = self._scheduler
+        while scheduler.finals:
+            node = scheduler.finals.popleft()
+            node.build.owner.finished_task(node)
+        while scheduler.settled:
+            demand = scheduler.settled.popleft()
+            demand.build.owner.settled(demand)
+
+
+def _of_others(error: BaseException) -> bool:
+    """Whether ``error`` is the failure of tasks the body waited for, not caught there."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_of_others, error.exceptions))
+    return isinstance(error, (TaskFailed, TaskCancelled))

@@ -1,0 +1,136 @@
+"""The scheduler's records: nodes, the demands on them, and the builds that pay for them."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+
+from .events import FinalStatus, Status
+
+if TYPE_CHECKING:
+    from ._task import Task
+    from .attempt import Attempt
+
+__all__ = ["Build", "Demand", "Lane", "Node", "status"]
+
+# States of a node, in the order it goes through them; everything from SUCCEEDED on is final.
+NEW, EXPANDING, WAITING, READY, LOCKING, RUNNING, SUSPENDED = range(7)
+SUCCEEDED, COMPLETE, ADOPTED, FAILED, BLOCKED, MISSING, UNKNOWN, CANCELLED = range(7, 15)
+FINAL = SUCCEEDED
+THERE = ADOPTED  # the last of the final states in which the task's output is there
+
+_STATUS: tuple[Status, ...] = (
+    *("pending", "pending", "pending", "ready", "locking", "running", "suspended"),
+    *("succeeded", "complete", "adopted", "failed", "blocked", "missing", "unknown", "cancelled"),
+)
+
+# Flags of a node.
+VERIFIED = 1  # on no cycle, its graph whole: may run
+ON_PATH = 2  # on the path the cycle check is walking
+INPUT_RAN = 4  # one of its dependencies ran in this build
+CANCELLING = 8  # nobody wants it any more, its body is being stopped
+WRAPPER = 16  # is complete when its dependencies are
+
+# States of a demand.
+PLANNING, GOING, SETTLED, DELIVERED, LEFT = range(5)
+
+NONE: Any = ()  # shared by all nodes that have none of something: a list each would cost 56 bytes
+
+
+def status(state: int) -> Status:
+    """The public word for a node's state."""
+    return _STATUS[state]
+
+
+def final_status(state: int) -> FinalStatus:
+    """The public word for a final state."""
+    return cast(FinalStatus, _STATUS[state])
+
+
+class Lane:
+    """Where bodies of one kind wait for a place: the loop's, the threads'."""
+
+    __slots__ = ("limit", "ready", "resumes", "running")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.running = 0
+        self.ready: deque[Node] = deque()
+        self.resumes: deque[Demand] = deque()
+
+
+class Build:
+    """The account of one ``build()``: how much may run at once, and the books of what ran."""
+
+    __slots__ = ("closed", "concurrency", "dry", "joined", "lanes", "listening", "nodes", "owner", "running", "times")
+
+    def __init__(self, concurrency: int, lane_limits: tuple[int, ...], *, dry: bool = False) -> None:
+        self.concurrency = concurrency
+        self.running = 0
+        self.lanes = tuple(Lane(limit) for limit in lane_limits)
+        self.nodes: list[Node] = []  # made for this build, in the order they were met
+        self.times = array("d")  # seconds: started and finished, two entries a node
+        self.joined = False  # shares nodes that were made for another build
+        self.dry = dry  # plan only: never release anything
+        self.listening = False  # somebody wants to hear of every final status
+        self.closed = False
+        self.owner: Any = None  # the executor's own record
+
+
+class Demand:
+    """Somebody wants the tasks in ``roots``: a build, or (with a parent) a body that waits for them.
+
+    While it plans, ``unplanned`` counts the nodes met through it whose dependencies are not known yet, one
+    more until every root has been named, and ``fresh`` holds all nodes met through it.
+    """
+
+    __slots__ = ("build", "fresh", "parent", "problems", "remaining", "reply", "roots", "state", "unplanned")
+
+    def __init__(self, build: Build, parent: Node | None = None) -> None:
+        self.build = build
+        self.parent = parent
+        self.roots: list[Node] = []
+        self.state = PLANNING
+        self.unplanned = 1
+        self.remaining = 0  # roots without a final state
+        self.fresh: list[Node] = []
+        self.problems: list[tuple[Node | None, BaseException]] = []
+        self.reply: Any = None  # the runner's own: where the answer goes
+
+
+class Node:
+    """One task somebody wants, and what is known of it."""
+
+    __slots__ = (
+        *("task", "state", "flags", "build", "index", "demand"),
+        *("deps", "dependents", "waiting", "wanted", "roots_of", "children", "outstanding"),
+        *("structure", "output", "keys", "lane", "reason", "value", "error", "cause", "attempt"),
+    )
+
+    def __init__(self, task: Task, demand: Demand) -> None:
+        self.task = task
+        self.state = NEW
+        self.flags = 0
+        self.demand = demand  # the one whose planning met it
+        self.build = build = demand.build  # whose places it takes
+        self.index = len(build.nodes)
+        self.deps: list[Node] = NONE  # static dependencies
+        self.dependents: list[Node] = NONE  # nodes that wait for it statically
+        self.waiting = 0  # static dependencies without a final state
+        self.wanted = 0  # demands it is a root of, and wanted nodes that depend on it
+        self.roots_of: list[Demand] = NONE  # demands that wait for it
+        self.children: list[Demand] = NONE  # what its body asked for
+        self.outstanding = 0  # engine awaits of its body that have not been answered
+        self.structure: Any = None  # what requires() gave
+        self.output: Any = None  # what output() gave, frozen; None: a computed task
+        self.keys: tuple[str, ...] = NONE  # of the targets it would make
+        self.lane = 0
+        self.reason: str | None = None
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.cause: Node | None = None  # the dependency that blocks it
+        self.attempt: Attempt | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.task!r} {_STATUS[self.state]}>"

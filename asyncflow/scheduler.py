@@ -1,0 +1,521 @@
+"""The brain: what every task somebody wants is waiting for, and what is to be done next.
+
+It is told facts (wanted, found complete, found missing, finished, failed, cancelled) and answers with
+instructions, which the executor collects:
+
+* ``checks``: is this node complete? Answered by ``complete``, ``missing``, ``absent`` or ``unknown``.
+* ``verify()``: walk the plans that have become whole.
+* ``next()``: start this node's body, or answer this demand of a suspended one.
+* ``delivered``: demands to answer at once, since their body is not waiting for a place.
+* ``cancels``: nodes whose body has to stop; answered by one of the facts about its end.
+* ``settled``: the demands of builds that have got all they will get.
+* ``finals``: nodes that have just got their final status, where somebody listens.
+
+No ``await``, no I/O and no clock in here, so it can be driven by a test, step by step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from . import graph
+from .claims import Claims
+from .cycles import find_cycles, tasks_of
+from .errors import CycleError, PlanError
+from .graph import (
+    BLOCKED,
+    CANCELLED,
+    CANCELLING,
+    COMPLETE,
+    DELIVERED,
+    EXPANDING,
+    FAILED,
+    FINAL,
+    GOING,
+    INPUT_RAN,
+    LEFT,
+    LOCKING,
+    MISSING,
+    NEW,
+    NONE,
+    PLANNING,
+    READY,
+    RUNNING,
+    SETTLED,
+    SUCCEEDED,
+    SUSPENDED,
+    THERE,
+    UNKNOWN,
+    VERIFIED,
+    WAITING,
+    WRAPPER,
+    Build,
+    Demand,
+    Lane,
+    Node,
+)
+
+if TYPE_CHECKING:
+    from ._task import Task
+
+__all__ = ["Scheduler"]
+
+
+class Scheduler:
+    """The state of all tasks somebody wants, in one event loop."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[Task, Node] = {}
+        self.builds: list[Build] = []
+        self.checks: deque[Node] = deque()
+        self.delivered: deque[Demand] = deque()
+        self.cancels: deque[Node] = deque()
+        self.settled: deque[Demand] = deque()
+        self.finals: deque[Node] = deque()
+        self._claims = Claims()
+        self._unverified: deque[Demand] = deque()
+        self._successors: dict[Node, Node] = {}  # wanted again while the old body is being stopped
+        self._stopping = 0  # bodies that are being stopped
+        self._turn = 0  # whose turn it is among the builds
+
+    # Wanting -----------------------------------------------------------------------------------------
+
+    def open(self, build: Build) -> Demand:
+        """Take a build in; name its roots with ``want``, then call ``asked``."""
+        self.builds.append(build)
+        return Demand(build)
+
+    def suspend(self, node: Node) -> Demand:
+        """The body of ``node`` waits for more tasks: name them with ``want``, then call ``asked``.
+
+        It gives its place back with the first outstanding demand, and takes one again after the last.
+        """
+        demand = Demand(node.build, node)
+        if node.children is NONE:
+            node.children = []
+        node.children.append(demand)
+        node.outstanding += 1
+        if node.state == RUNNING:
+            self._give_back(node)
+            node.state = SUSPENDED
+        return demand
+
+    def want(self, demand: Demand, task: Task) -> None:
+        """``task`` is one of the roots of ``demand``."""
+        node = self._node(task, demand)
+        node.wanted += 1
+        demand.roots.append(node)
+        if node.state < FINAL:
+            demand.remaining += 1
+            if node.roots_of is NONE:
+                node.roots_of = []
+            node.roots_of.append(demand)
+
+    def asked(self, demand: Demand) -> None:
+        """Every root of ``demand`` has been named."""
+        self._planned(demand)
+
+    def _node(self, task: Task, demand: Demand) -> Node:
+        node = self.nodes.get(task)
+        build = demand.build
+        old = None
+        if node is not None:
+            if node.state < FINAL and node.flags & CANCELLING:
+                old, node = node, self._successors.get(node)
+            if node is not None and (
+                node.state < FINAL
+                or (node.build is build and node.state != CANCELLED)
+                or (node.state == SUCCEEDED and node.output is None)  # its value is all there is of it
+            ):
+                if node.build is not build:
+                    build.joined = True
+                return node
+        node = Node(task, demand)
+        build.nodes.append(node)
+        build.times.append(0.0)
+        build.times.append(0.0)
+        demand.unplanned += 1
+        demand.fresh.append(node)
+        if old is None:
+            self.nodes[task] = node
+            self.checks.append(node)
+        else:
+            self._successors[old] = node  # looked at when the old body has ended
+        return node
+
+    # Planning: the answers to a check ----------------------------------------------------------------
+
+    def complete(self, node: Node) -> None:
+        """The task's output is there."""
+        self._found(node, COMPLETE if node.state == NEW else graph.ADOPTED)
+
+    def absent(self, node: Node) -> None:
+        """The task is external, and its output is not there."""
+        self._found(node, MISSING)
+
+    def unknown(self, node: Node, error: BaseException) -> None:
+        """Whether the task is complete cannot be established, because of ``error``."""
+        node.error = error
+        self._found(node, UNKNOWN)
+
+    def invalid(self, node: Node, problem: BaseException) -> None:
+        """The task cannot be planned: its ``requires`` or ``output`` is wrong."""
+        if node.state < FINAL:
+            node.demand.problems.append((node, problem))
+            node.state = WAITING
+            self._planned(node.demand)
+
+    def _found(self, node: Node, state: int) -> None:
+        if node.state in (NEW, LOCKING):  # else it was dropped meanwhile, or has been answered
+            planning = node.state == NEW
+            self._finish(node, state)
+            if planning:
+                self._planned(node.demand)
+
+    def missing(self, node: Node) -> None:
+        """The output is not there: name the dependencies with ``depend``, then call ``expanded``."""
+        if node.state == LOCKING:  # it was locked out, and looked again
+            node.state = READY
+            self._lane(node).ready.appendleft(node)
+        if node.state != NEW:
+            return
+        node.state = EXPANDING
+        if node.keys:
+            rival = self._claims.add(node)
+            if rival is not None:
+                both = f"{rival.task!r} and {node.task!r} would both make {node.output!r}"
+                problem = PlanError(f"{both}; give each task a target of its own")
+                node.demand.problems.append((node, problem))
+
+    def depend(self, node: Node, task: Task) -> bool:
+        """``node`` requires ``task``. False when nobody wants ``node`` any more: stop naming."""
+        if node.state != EXPANDING:
+            return False
+        dep = self._node(task, node.demand)
+        dep.wanted += 1
+        if node.deps is NONE:
+            node.deps = []
+        node.deps.append(dep)
+        if dep.state < FINAL:
+            node.waiting += 1
+            if dep.dependents is NONE:
+                dep.dependents = []
+            dep.dependents.append(node)
+        else:
+            _count(node, dep)
+        return True
+
+    def expanded(self, node: Node) -> None:
+        """Every dependency of ``node`` has been named."""
+        if node.state == EXPANDING:
+            node.state = WAITING
+            self._planned(node.demand)
+
+    def _planned(self, demand: Demand) -> None:
+        demand.unplanned -= 1
+        if not demand.unplanned:
+            self._unverified.append(demand)
+
+    def verify(self) -> Iterator[None]:
+        """Check the plans that are whole and let their nodes run; pauses at each ``yield``."""
+        while self._unverified:
+            demand = self._unverified[0]
+            found: list[list[Node]] = []
+            yield from find_cycles(demand, found)
+            self._unverified.popleft()
+            demand.problems += [
+                (None if path[0] is demand.parent else path[0], CycleError(tasks_of(path))) for path in found
+            ]
+            self._release(demand)
+            yield
+
+    @property
+    def unverified(self) -> bool:
+        """Whether a plan waits for ``verify``."""
+        return bool(self._unverified)
+
+    def _release(self, demand: Demand) -> None:
+        if demand.state == PLANNING:
+            demand.state = GOING
+            if demand.problems or demand.build.dry:
+                self._settle(demand)
+            if demand.problems:
+                self._unwant(demand)  # nothing of it is executed, unless another demand wants it too
+        for node, problem in demand.problems:
+            if node is not None and node.state < FINAL:
+                node.error = problem
+                self._finish(node, FAILED)
+        fresh, demand.fresh = demand.fresh, []
+        if demand.build.dry:
+            return
+        for node in fresh:
+            node.flags |= VERIFIED
+            if node.state == WAITING and not node.waiting:
+                self._ready(node)
+        if demand.state == GOING and not demand.remaining:
+            self._settle(demand)
+
+    # Running -----------------------------------------------------------------------------------------
+
+    def _lane(self, node: Node) -> Lane:
+        return node.build.lanes[node.lane]
+
+    def _ready(self, node: Node) -> None:
+        """``node`` has been verified, and nothing it waits for is left."""
+        state = self._readied(node)
+        if state:
+            self._finish(node, state)
+
+    def _readied(self, node: Node) -> int:
+        """The final state ``node`` has without running; 0 if it has been queued to run."""
+        if node.cause is not None:
+            return BLOCKED
+        if node.flags & WRAPPER and not node.flags & INPUT_RAN:
+            return COMPLETE
+        node.state = READY
+        node.build.lanes[node.lane].ready.append(node)
+        return 0
+
+    def next(self) -> Node | Demand | None:
+        """The next thing there is a place for: a node to start, or a demand to answer. It has its place."""
+        builds = self.builds
+        for _ in range(len(builds)):
+            self._turn = (self._turn + 1) % len(builds)
+            build = builds[self._turn]
+            if build.running < build.concurrency:
+                for lane in build.lanes:
+                    if lane.running < lane.limit and (lane.ready or lane.resumes):
+                        step = self._next_in(build, lane)
+                        if step is not None:
+                            return step
+        return None
+
+    def _next_in(self, build: Build, lane: Lane) -> Node | Demand | None:
+        # Bodies that were entered come first: they hold locks and memory.
+        while lane.resumes:
+            demand = lane.resumes.popleft()
+            if demand.state == SETTLED:
+                self._deliver(demand)
+                return demand
+        while lane.ready:
+            node = lane.ready.popleft()
+            if node.state != READY:
+                continue  # cancelled while it waited, or queued anew for another build
+            if node.keys and not self._claims.hold(node):
+                node.state = LOCKING
+                continue
+            node.state = RUNNING
+            build.running += 1
+            lane.running += 1
+            return node
+        return None
+
+    def _deliver(self, demand: Demand) -> None:
+        demand.state = DELIVERED
+        node = demand.parent
+        assert node is not None
+        node.outstanding -= 1
+        if not node.outstanding:
+            self._take(node)
+
+    def _take(self, node: Node) -> None:
+        node.state = RUNNING
+        node.build.running += 1
+        self._lane(node).running += 1
+
+    def _give_back(self, node: Node) -> None:
+        node.build.running -= 1
+        self._lane(node).running -= 1
+
+    # Ends --------------------------------------------------------------------------------------------
+
+    def succeeded(self, node: Node, value: Any) -> None:
+        """The body ended, and the outputs are there."""
+        node.value = value
+        self._ended(node, SUCCEEDED)
+
+    def failed(self, node: Node, error: BaseException) -> None:
+        """The body raised ``error``, or did not make its output."""
+        node.error = error
+        self._ended(node, FAILED)
+
+    def blocked(self, node: Node, error: BaseException) -> None:
+        """The body ended with the failure of a task it waited for."""
+        node.error = error
+        self._ended(node, BLOCKED)
+
+    def cancelled(self, node: Node) -> None:
+        """The body has been stopped, or given up on."""
+        self._ended(node, CANCELLED)
+
+    def _ended(self, node: Node, state: int) -> None:
+        if node.state == RUNNING:
+            self._give_back(node)
+        node.outstanding = 0
+        for demand in node.children:
+            if demand.state < DELIVERED:
+                demand.state = LEFT
+                self._unwant(demand)
+        if not node.flags & CANCELLING:
+            self._finish(node, state)
+        else:
+            self._finish(node, CANCELLED)
+            self._stopping -= 1
+            successor = self._successors.pop(node, None)
+            if self.nodes.get(node.task) is node:
+                del self.nodes[node.task]
+            if successor is not None and successor.state < FINAL:
+                self.nodes[node.task] = successor
+                self.checks.append(successor)
+
+    def _finish(self, node: Node, state: int) -> None:
+        """Give ``node`` its final ``state`` and pass the news on, as far as it goes, without recursion."""
+        stack = [(node, state)]
+        while stack:
+            node, state = stack.pop()
+            node.state = state
+            if node.keys:
+                for other in self._claims.release(node):
+                    self.checks.append(other)
+            if node.build.listening:
+                self.finals.append(node)
+            dependents, node.dependents = node.dependents, NONE
+            for other in dependents:
+                other.waiting -= 1
+                _count(other, node)
+                if not other.waiting and other.state == WAITING and other.flags & VERIFIED:
+                    final = self._readied(other)
+                    if final:
+                        stack.append((other, final))
+            demands, node.roots_of = node.roots_of, NONE
+            for demand in demands:
+                demand.remaining -= 1
+                if not demand.remaining and demand.state == GOING:
+                    self._settle(demand)
+
+    def _settle(self, demand: Demand) -> None:
+        demand.state = SETTLED
+        node = demand.parent
+        if node is None:
+            self.settled.append(demand)
+        elif node.outstanding > 1:
+            self._deliver(demand)  # the body goes on waiting for something else: it needs no place yet
+            self.delivered.append(demand)
+        else:
+            self._lane(node).resumes.append(demand)
+
+    # Leaving -----------------------------------------------------------------------------------------
+
+    def leave(self, demand: Demand) -> None:
+        """A body stops waiting for ``demand``; it goes on at once, place or not."""
+        if demand.state >= DELIVERED:
+            return
+        demand.state = LEFT
+        node = demand.parent
+        assert node is not None
+        if node.state == SUSPENDED:
+            node.outstanding -= 1
+            if not node.outstanding:
+                self._take(node)
+        self._unwant(demand)
+
+    def close(self, demand: Demand) -> None:
+        """A build has got what it will get, or leaves: drop its demand. What only it wanted is cancelled."""
+        build = demand.build
+        if build.closed:
+            return
+        build.closed = True
+        self.builds.remove(build)
+        if not self.builds and not self._stopping and demand.state == SETTLED and not demand.problems:
+            # The last one out, and every node has its end: no need to go from node to node.
+            self.nodes.clear()
+            self._claims.clear()
+            return
+        demand.state = LEFT
+        kept = self._unwant(demand)
+        if kept and self.builds:
+            self._hand_over(build, kept)
+
+    def _unwant(self, demand: Demand) -> list[Node]:
+        """Take the demand's wants back; the nodes at the border, which others still want."""
+        stack, demand.roots = demand.roots, []
+        for root in stack:
+            if root.roots_of is not NONE and demand in root.roots_of:
+                root.roots_of.remove(demand)
+        kept: list[Node] = []
+        while stack:
+            node = stack.pop()
+            node.wanted -= 1
+            if node.wanted:
+                kept.append(node)
+                continue
+            stack += node.deps
+            for child in node.children:
+                if child.state == DELIVERED:  # the others leave when the body has been stopped
+                    child.state = LEFT
+                    stack += child.roots
+                    child.roots = []
+            self._forget(node)
+        return [node for node in kept if node.wanted]
+
+    def _forget(self, node: Node) -> None:
+        """Nobody wants ``node`` any more."""
+        if node.state in (RUNNING, SUSPENDED):
+            node.flags |= CANCELLING
+            self._stopping += 1
+            self.cancels.append(node)
+            return  # it stays in the table until its body has ended
+        if node.state < FINAL:
+            planning = node.state in (NEW, EXPANDING)
+            self._finish(node, CANCELLED)
+            if planning:
+                self._planned(node.demand)
+        if self.nodes.get(node.task) is node:
+            del self.nodes[node.task]
+
+    def _hand_over(self, build: Build, border: list[Node]) -> None:
+        """What a leaving build paid for and others still want goes to the account of one of those."""
+        stack = border
+        while stack:
+            node = stack.pop()
+            if node.build is not build or not node.wanted:
+                continue
+            heir = next((b for b in _wanting(node) if not b.closed), None)
+            if heir is None:
+                continue  # its own dependents are handed over first, and come back to it
+            busy = node.state == RUNNING
+            if busy:
+                self._give_back(node)
+            times = build.times[2 * node.index : 2 * node.index + 2]
+            node.build, node.index = heir, len(heir.nodes)
+            heir.nodes.append(node)
+            heir.times.extend(times)
+            if busy:
+                self._take(node)
+            elif node.state == READY:
+                self._lane(node).ready.append(node)
+            stack += node.deps
+            for demand in node.children:
+                if demand.state != LEFT:
+                    if demand.state == SETTLED:
+                        self._lane(node).resumes.append(demand)
+                    demand.build = heir
+                    stack += demand.roots
+
+
+def _count(node: Node, dep: Node) -> None:
+    """``dep``, which ``node`` requires, has its final state."""
+    if dep.state > THERE:
+        if node.cause is None:
+            node.cause = dep
+    elif dep.state == SUCCEEDED:
+        node.flags |= INPUT_RAN
+
+
+def _wanting(node: Node) -> Iterator[Build]:
+    for demand in node.roots_of:
+        yield demand.build
+    for other in node.dependents:
+        yield other.build

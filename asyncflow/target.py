@@ -1,0 +1,137 @@
+"""``Target``: something in the world that is there or is not; and the answer to whether it is."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, ClassVar, Literal
+
+from .attempt import current
+from .errors import TaskDefinitionError
+from .threads import files
+
+__all__ = ["Answer", "Target", "ask", "check_answer", "guard_async"]
+
+How = Literal["inline", "thread", "loop"]
+
+
+class Answer:
+    """A yes or no that has to be waited for: what ``exists()`` and ``complete()`` give.
+
+    ``await`` it on the event loop. In a sync body (a worker thread) and in a plain script its truth value
+    waits for the answer, so ``if target.exists():`` is right there. On a running loop the truth value is a
+    ``TypeError``: a forgotten ``await`` never reads as "yes".
+    """
+
+    __slots__ = ("_ask", "_at_once", "_question")
+
+    def __init__(
+        self,
+        question: str,
+        ask: Callable[[], Awaitable[bool]],
+        at_once: Callable[[], bool] | None = None,
+    ) -> None:
+        self._question = question
+        self._ask = ask
+        self._at_once = at_once  # answers without a loop, if the target can
+
+    def __await__(self) -> Generator[Any, None, bool]:
+        return self._ask().__await__()
+
+    def __bool__(self) -> bool:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._wait()
+        raise TypeError(f"{self._question} has to be awaited on the event loop: write `await {self._question}`")
+
+    def _wait(self) -> bool:
+        if self._at_once is not None:
+            return self._at_once()
+        attempt = current.get()
+        if attempt is not None and attempt.engine.loop.is_running():
+            return asyncio.run_coroutine_threadsafe(self._answer(), attempt.engine.loop).result()
+        return asyncio.run(self._answer())
+
+    async def _answer(self) -> bool:
+        return await self._ask()
+
+    def __repr__(self) -> str:
+        return f"<the answer to {self._question}: await it>"
+
+
+def guard_async(cls: type, name: str) -> Callable[..., Any] | None:
+    """Wrap ``cls``'s own ``async def name(self)`` so that a call gives an ``Answer``; return the raw one."""
+    raw = cls.__dict__.get(name)
+    if not inspect.iscoroutinefunction(raw):
+        return None
+
+    def guarded(self: Any) -> Answer:
+        return Answer(f"{type(self).__name__}.{name}()", lambda: raw(self))
+
+    guarded.__name__, guarded.__qualname__, guarded.__doc__ = name, f"{cls.__qualname__}.{name}", raw.__doc__
+    setattr(cls, name, guarded)
+    return raw
+
+
+class Target:
+    """Something a task makes. A subclass needs ``exists`` alone, as ``def`` or as ``async def``.
+
+    ``exists`` says whether the thing is there, whole. It must return a ``bool``, and must raise where it
+    cannot know: an unknown answer is never taken for "absent". A plain ``def`` runs in a thread of its own,
+    so it may block; an ``async def`` runs on the loop, and a call of it gives an ``Answer``.
+
+    Targets are small values: make them hashable and picklable, and keep clients out of them.
+    """
+
+    __slots__ = ()
+
+    key: str | None = None
+    """Names the thing in the world (``file:///abs/path``), so that two tasks making it are found out.
+
+    A target without a key is locked by its task.
+    """
+
+    _how: ClassVar[How] = "thread"  # where it calls it
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        exists = cls.__dict__.get("exists")
+        if exists is not None and "_exists" not in cls.__dict__:
+            if not callable(exists):
+                raise TaskDefinitionError(
+                    f"{cls.__qualname__}.exists is {exists!r}; write `def exists(self) -> bool` "
+                    "or `async def exists(self) -> bool`"
+                )
+            raw = guard_async(cls, "exists")
+            cls._exists = raw or exists
+            cls._how = "loop" if raw else "thread"
+
+    def exists(self) -> bool | Awaitable[bool]:
+        """Whether the thing is there, whole. Raises where that cannot be established."""
+        raise TypeError(f"{type(self).__name__} has no exists(); write `def exists(self) -> bool`")
+
+    _exists: ClassVar[Callable[..., Any]] = exists  # what the engine calls: exists() without the guard
+
+
+async def ask(target: Target) -> bool:
+    """Whether ``target`` exists, asked in the way its class wants it. Raises what the target raises."""
+    if target._how == "loop":
+        answer = await target._exists()
+    elif target._how == "inline":
+        answer = target._exists()
+    else:
+        answer = await asyncio.get_running_loop().run_in_executor(files, target._exists)
+        if inspect.isawaitable(answer):
+            answer = await answer
+    return check_answer(target, "exists", answer)
+
+
+def check_answer(owner: object, hook: str, answer: Any) -> bool:
+    """``answer`` if it is a bool, else a ``TypeError`` naming the class whose ``hook`` gave it."""
+    if answer is True or answer is False:
+        return answer
+    raise TypeError(
+        f"{type(owner).__name__}.{hook}() returned {answer!r} ({type(answer).__name__}); it must return a bool"
+    )

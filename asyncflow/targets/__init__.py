@@ -1,0 +1,1 @@
+"""Targets, one backend a module."""

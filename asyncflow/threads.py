@@ -1,0 +1,128 @@
+"""Our own daemon threads, lent out one job at a time.
+
+Why not the ones at hand: anyio's worker threads are not daemons, and ``asyncio.run`` waits for its default
+pool at the end, so a build that was cancelled after 0.1 s would return when its slowest thread does. Daemons
+die with the interpreter; nothing a cancelled body left behind may be published (``attempt.py`` sees to that).
+
+``lend`` gives a job a thread for as long as it likes (a sync generator keeps one for life). ``Pool`` is a
+bounded queue of short calls over lent threads; it is a ``concurrent.futures.Executor``, so both
+``loop.run_in_executor`` and aiofiles take it. Idle threads leave after ``IDLE`` seconds or at ``trim()``.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any, ParamSpec, TypeVar
+
+__all__ = ["IDLE", "Pool", "files", "lend", "trim"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+IDLE = 10.0
+"""Seconds an idle thread waits for another job before it ends."""
+
+_lock = threading.Lock()
+_idle: list[_Worker] = []
+
+
+class _Worker(threading.Thread):
+    def __init__(self) -> None:
+        super().__init__(name="asyncflow", daemon=True)
+        self.jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        while True:
+            try:
+                job = self.jobs.get(timeout=IDLE)
+            except queue.Empty:
+                with _lock:
+                    if self in _idle:
+                        _idle.remove(self)
+                        return
+                continue  # lent out in this very moment: the job is on its way
+            if job is None:
+                return
+            job()
+            del job  # what the job held must not live on in an idle thread
+            with _lock:
+                _idle.append(self)
+
+
+def lend(job: Callable[[], object]) -> None:
+    """Run ``job()``, which must not raise, in a daemon thread of its own; idle threads are used first."""
+    with _lock:
+        worker = _idle.pop() if _idle else None
+    if worker is None:
+        worker = _Worker()
+        worker.start()
+    worker.jobs.put(job)
+
+
+def trim() -> None:
+    """Send every idle thread home now. Called when the last build of a loop has ended."""
+    with _lock:
+        workers = _idle[:]
+        _idle.clear()
+    for worker in workers:
+        worker.jobs.put(None)
+
+
+def _forked() -> None:
+    # The child has none of the parent's threads, and the lock may have been held by one of them.
+    global _lock
+    _lock = threading.Lock()
+    _idle.clear()
+    files._forked()
+
+
+class Pool(Executor):
+    """At most ``limit`` threads working through one queue of calls, in order."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._forked()
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
+        self._working = 0
+        self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Queue ``fn(*args, **kwargs)``; its result or exception arrives in the future."""
+        future: Future[R] = Future()
+        with self._lock:
+            self._calls.append((future, lambda: fn(*args, **kwargs)))
+            more = self._working < self._limit
+            self._working += more
+        if more:
+            lend(self._work)
+        return future
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._calls:
+                    self._working -= 1
+                    return
+                future, call = self._calls.popleft()
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = call()
+                except BaseException as error:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+            del future, call
+
+
+files = Pool(8)
+"""Where file operations of the loop's handles run: opening, reading, writing, publishing."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,75 @@
+"""Nested structures of tasks and targets: lists, tuples and dictionaries of them, as deep as one likes.
+
+Luigi's rules: ``None`` is nothing, a dictionary counts by its values, a string is not a collection, any
+other iterable is. A structure handed back to the user keeps its shape (``map_leaves``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+__all__ = ["leaves", "map_leaves", "settle"]
+
+
+def leaves(structure: Any) -> Iterator[Any]:
+    """Every leaf of ``structure``, in order; lazily, and without recursion however deep it is."""
+    stack = [iter((structure,))]
+    while stack:
+        for item in stack[-1]:
+            if item is None:
+                continue
+            inner = _children(item)
+            if inner is None:
+                yield item
+            else:
+                stack.append(inner)
+                break
+        else:
+            stack.pop()
+
+
+def _children(item: Any) -> Iterator[Any] | None:
+    if isinstance(item, (list, tuple)):
+        return iter(item)
+    if isinstance(item, Mapping):
+        return iter(item.values())
+    if isinstance(item, (str, bytes)) or not isinstance(item, Iterable):
+        return None
+    children: Iterator[Any] = iter(item)
+    return children
+
+
+def map_leaves(structure: Any, change: Callable[[Any], Any]) -> Any:
+    """``structure`` with every leaf replaced by ``change(leaf)``; lists, tuples and mappings keep their kind.
+
+    A structure is as deep as its author wrote it, so this one recurses.
+    """
+    if structure is None:
+        return None
+    if isinstance(structure, Mapping):
+        return {key: map_leaves(value, change) for key, value in structure.items()}
+    if isinstance(structure, tuple):
+        items = [map_leaves(item, change) for item in structure]
+        # A named tuple is built from its fields, a plain one from one iterable.
+        return type(structure)(*items) if hasattr(structure, "_fields") else tuple(items)
+    if _children(structure) is None:
+        return change(structure)
+    return [map_leaves(item, change) for item in structure]
+
+
+def settle(structure: Any) -> Any:
+    """``structure`` with one-time iterators (generators) below it read into lists, so it can be read again.
+
+    The structure itself is returned, not copied, where it holds none.
+    """
+    if isinstance(structure, Iterator):
+        return [settle(item) for item in structure]
+    if isinstance(structure, Mapping):
+        settled = {key: settle(value) for key, value in structure.items()}
+        return settled if any(settled[key] is not structure[key] for key in settled) else structure
+    if type(structure) in (list, tuple):
+        items = [settle(item) for item in structure]
+        changed = any(new is not old for new, old in zip(items, structure, strict=True))
+        return type(structure)(items) if changed else structure
+    return structure
