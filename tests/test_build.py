@@ -41,7 +41,8 @@ def _empty_memory() -> None:
 
 async def test_everything_a_task_requires_is_made_before_it() -> None:
     result = await build(Sum(upto=5))
-    assert result.ok and bool(result)
+    assert result.ok
+    assert bool(result)
     assert result[Sum(upto=5)].get() == 10
     assert result.counts == {"succeeded": 6}
     assert set(result.ran) == {Sum(upto=5), *(Number(n=n) for n in range(5))}

@@ -1,0 +1,1 @@
+"""Measurements: ``python -m benchmarks`` prints one JSON line for each workload."""
