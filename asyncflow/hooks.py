@@ -106,7 +106,7 @@ def _ask(node: Node) -> Any:
     """In a thread: whether ``node`` is complete; an awaitable where only the loop can tell."""
     task = node.task
     if task._complete is not None:
-        answer = task._complete(task)
+        answer = task._complete()
         if answer is True or answer is False or hasattr(answer, "__await__"):
             return answer
         return check_answer(task, "complete", answer)

@@ -222,7 +222,7 @@ class Planner:
 async def _complete(node: Node) -> bool:
     task = node.task
     if task._complete is not None:
-        return check_answer(task, "complete", await task._complete(task))
+        return check_answer(task, "complete", await task._complete())
     for target in leaves(node.output):
         if not await ask(target):
             return False
