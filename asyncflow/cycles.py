@@ -25,7 +25,8 @@ def find_cycles(demand: Demand, found: list[list[Node]]) -> Iterator[None]:
     """
     border: list[Node] = []  # verified nodes the new ones wait for
     steps = 0
-    for root in demand.roots:
+    # A demand that has left names no roots any more, but others may want what it was planning.
+    for root in demand.roots or demand.fresh:
         if not _fresh(root, border):
             continue
         path = [root]
@@ -53,7 +54,7 @@ def find_cycles(demand: Demand, found: list[list[Node]]) -> Iterator[None]:
                 steps += 1
                 if not steps % SLICE:
                     yield
-    if demand.parent is not None:
+    if demand.parent is not None and demand.roots:
         parent = demand.parent
         if parent in demand.roots:
             found.append([parent, parent])

@@ -108,12 +108,12 @@ class Node:
         *("structure", "output", "keys", "lane", "reason", "value", "error", "cause", "attempt"),
     )
 
-    def __init__(self, task: Task, demand: Demand) -> None:
+    def __init__(self, task: Task, demand: Demand, build: Build) -> None:
         self.task = task
         self.state = NEW
         self.flags = 0
         self.demand = demand  # the one whose planning met it
-        self.build = build = demand.build  # whose places it takes
+        self.build = build  # whose places it takes
         self.index = len(build.nodes)
         self.deps: list[Node] = NONE  # static dependencies
         self.dependents: list[Node] = NONE  # nodes that wait for it statically

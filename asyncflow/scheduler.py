@@ -41,7 +41,6 @@ from .graph import (
     NEW,
     NONE,
     PLANNING,
-    READY,
     RUNNING,
     SETTLED,
     SUCCEEDED,
@@ -53,9 +52,9 @@ from .graph import (
     WRAPPER,
     Build,
     Demand,
-    Lane,
     Node,
 )
+from .places import Places
 
 if TYPE_CHECKING:
     from ._task import Task
@@ -68,24 +67,32 @@ class Scheduler:
 
     def __init__(self) -> None:
         self.nodes: dict[Task, Node] = {}
-        self.builds: list[Build] = []
         self.checks: deque[Node] = deque()
         self.delivered: deque[Demand] = deque()
         self.cancels: deque[Node] = deque()
         self.settled: deque[Demand] = deque()
         self.finals: deque[Node] = deque()
         self._claims = Claims()
+        self._places = Places(self._claims.hold)
         self._unverified: deque[Demand] = deque()
         self._successors: dict[Node, Node] = {}  # wanted again while the old body is being stopped
         self._stopping = 0  # bodies that are being stopped
-        self._turn = 0  # whose turn it is among the builds
 
     # Wanting -----------------------------------------------------------------------------------------
 
     def open(self, build: Build) -> Demand:
         """Take a build in; name its roots with ``want``, then call ``asked``."""
-        self.builds.append(build)
+        self._places.builds.append(build)
         return Demand(build)
+
+    @property
+    def builds(self) -> list[Build]:
+        """The builds that have not been closed."""
+        return self._places.builds
+
+    def next(self) -> Node | Demand | None:
+        """The next thing there is a place for: a node to start, or a demand to answer. It has its place."""
+        return self._places.next()
 
     def suspend(self, node: Node) -> Demand:
         """The body of ``node`` waits for more tasks: name them with ``want``, then call ``asked``.
@@ -98,13 +105,13 @@ class Scheduler:
         node.children.append(demand)
         node.outstanding += 1
         if node.state == RUNNING:
-            self._give_back(node)
+            self._places.give_back(node)
             node.state = SUSPENDED
         return demand
 
     def want(self, demand: Demand, task: Task) -> None:
         """``task`` is one of the roots of ``demand``."""
-        node = self._node(task, demand)
+        node = self._node(task, demand, demand.build)
         node.wanted += 1
         demand.roots.append(node)
         if node.state < FINAL:
@@ -117,9 +124,8 @@ class Scheduler:
         """Every root of ``demand`` has been named."""
         self._planned(demand)
 
-    def _node(self, task: Task, demand: Demand) -> Node:
+    def _node(self, task: Task, demand: Demand, build: Build) -> Node:
         node = self.nodes.get(task)
-        build = demand.build
         old = None
         if node is not None:
             if node.state < FINAL and node.flags & CANCELLING:
@@ -132,7 +138,7 @@ class Scheduler:
                 if node.build is not build:
                     build.joined = True
                 return node
-        node = Node(task, demand)
+        node = Node(task, demand, build)
         build.nodes.append(node)
         build.times.append(0.0)
         build.times.append(0.0)
@@ -177,8 +183,7 @@ class Scheduler:
     def missing(self, node: Node) -> None:
         """The output is not there: name the dependencies with ``depend``, then call ``expanded``."""
         if node.state == LOCKING:  # it was locked out, and looked again
-            node.state = READY
-            self._lane(node).ready.appendleft(node)
+            self._places.queue(node, first=True)
         if node.state != NEW:
             return
         node.state = EXPANDING
@@ -193,7 +198,7 @@ class Scheduler:
         """``node`` requires ``task``. False when nobody wants ``node`` any more: stop naming."""
         if node.state != EXPANDING:
             return False
-        dep = self._node(task, node.demand)
+        dep = self._node(task, node.demand, node.build)
         dep.wanted += 1
         if node.deps is NONE:
             node.deps = []
@@ -252,82 +257,19 @@ class Scheduler:
             return
         for node in fresh:
             node.flags |= VERIFIED
-            if node.state == WAITING and not node.waiting:
-                self._ready(node)
+            if node.state == WAITING and not node.waiting and (state := self._start_or_end(node)):
+                self._finish(node, state)
         if demand.state == GOING and not demand.remaining:
             self._settle(demand)
 
-    # Running -----------------------------------------------------------------------------------------
-
-    def _lane(self, node: Node) -> Lane:
-        return node.build.lanes[node.lane]
-
-    def _ready(self, node: Node) -> None:
-        """``node`` has been verified, and nothing it waits for is left."""
-        state = self._readied(node)
-        if state:
-            self._finish(node, state)
-
-    def _readied(self, node: Node) -> int:
-        """The final state ``node`` has without running; 0 if it has been queued to run."""
+    def _start_or_end(self, node: Node) -> int:
+        """Nothing ``node`` waits for is left: the final state it has without running; 0 if it is to run."""
         if node.cause is not None:
             return BLOCKED
         if node.flags & WRAPPER and not node.flags & INPUT_RAN:
             return COMPLETE
-        node.state = READY
-        node.build.lanes[node.lane].ready.append(node)
+        self._places.queue(node)
         return 0
-
-    def next(self) -> Node | Demand | None:
-        """The next thing there is a place for: a node to start, or a demand to answer. It has its place."""
-        builds = self.builds
-        for _ in range(len(builds)):
-            self._turn = (self._turn + 1) % len(builds)
-            build = builds[self._turn]
-            if build.running < build.concurrency:
-                for lane in build.lanes:
-                    if lane.running < lane.limit and (lane.ready or lane.resumes):
-                        step = self._next_in(build, lane)
-                        if step is not None:
-                            return step
-        return None
-
-    def _next_in(self, build: Build, lane: Lane) -> Node | Demand | None:
-        # Bodies that were entered come first: they hold locks and memory.
-        while lane.resumes:
-            demand = lane.resumes.popleft()
-            if demand.state == SETTLED:
-                self._deliver(demand)
-                return demand
-        while lane.ready:
-            node = lane.ready.popleft()
-            if node.state != READY:
-                continue  # cancelled while it waited, or queued anew for another build
-            if node.keys and not self._claims.hold(node):
-                node.state = LOCKING
-                continue
-            node.state = RUNNING
-            build.running += 1
-            lane.running += 1
-            return node
-        return None
-
-    def _deliver(self, demand: Demand) -> None:
-        demand.state = DELIVERED
-        node = demand.parent
-        assert node is not None
-        node.outstanding -= 1
-        if not node.outstanding:
-            self._take(node)
-
-    def _take(self, node: Node) -> None:
-        node.state = RUNNING
-        node.build.running += 1
-        self._lane(node).running += 1
-
-    def _give_back(self, node: Node) -> None:
-        node.build.running -= 1
-        self._lane(node).running -= 1
 
     # Ends --------------------------------------------------------------------------------------------
 
@@ -352,7 +294,7 @@ class Scheduler:
 
     def _ended(self, node: Node, state: int) -> None:
         if node.state == RUNNING:
-            self._give_back(node)
+            self._places.give_back(node)
         node.outstanding = 0
         for demand in node.children:
             if demand.state < DELIVERED:
@@ -386,7 +328,7 @@ class Scheduler:
                 other.waiting -= 1
                 _count(other, node)
                 if not other.waiting and other.state == WAITING and other.flags & VERIFIED:
-                    final = self._readied(other)
+                    final = self._start_or_end(other)
                     if final:
                         stack.append((other, final))
             demands, node.roots_of = node.roots_of, NONE
@@ -401,10 +343,10 @@ class Scheduler:
         if node is None:
             self.settled.append(demand)
         elif node.outstanding > 1:
-            self._deliver(demand)  # the body goes on waiting for something else: it needs no place yet
+            self._places.deliver(demand)  # the body goes on waiting for something else: it needs no place yet
             self.delivered.append(demand)
         else:
-            self._lane(node).resumes.append(demand)
+            self._places.queue_answer(demand, node)
 
     # Leaving -----------------------------------------------------------------------------------------
 
@@ -418,7 +360,7 @@ class Scheduler:
         if node.state == SUSPENDED:
             node.outstanding -= 1
             if not node.outstanding:
-                self._take(node)
+                self._places.take(node)
         self._unwant(demand)
 
     def close(self, demand: Demand) -> None:
@@ -434,12 +376,10 @@ class Scheduler:
             self._claims.clear()
             return
         demand.state = LEFT
-        kept = self._unwant(demand)
-        if kept and self.builds:
-            self._hand_over(build, kept)
+        self._unwant(demand)
 
-    def _unwant(self, demand: Demand) -> list[Node]:
-        """Take the demand's wants back; the nodes at the border, which others still want."""
+    def _unwant(self, demand: Demand) -> None:
+        """Take the demand's wants back: forget what nobody else wants, hand over what others still do."""
         stack, demand.roots = demand.roots, []
         for root in stack:
             if root.roots_of is not NONE and demand in root.roots_of:
@@ -458,7 +398,7 @@ class Scheduler:
                     stack += child.roots
                     child.roots = []
             self._forget(node)
-        return [node for node in kept if node.wanted]
+        self._hand_over([node for node in kept if node.wanted])
 
     def _forget(self, node: Node) -> None:
         """Nobody wants ``node`` any more."""
@@ -475,33 +415,19 @@ class Scheduler:
         if self.nodes.get(node.task) is node:
             del self.nodes[node.task]
 
-    def _hand_over(self, build: Build, border: list[Node]) -> None:
-        """What a leaving build paid for and others still want goes to the account of one of those."""
-        stack = border
+    def _hand_over(self, stack: list[Node]) -> None:
+        """What a build that has left paid for, and others still want, goes to the account of one of those."""
         while stack:
             node = stack.pop()
-            if node.build is not build or not node.wanted:
+            if not node.build.closed or not node.wanted:
                 continue
-            heir = next((b for b in _wanting(node) if not b.closed), None)
+            heir = next((build for build in _wanting(node) if not build.closed), None)
             if heir is None:
                 continue  # its own dependents are handed over first, and come back to it
-            busy = node.state == RUNNING
-            if busy:
-                self._give_back(node)
-            times = build.times[2 * node.index : 2 * node.index + 2]
-            node.build, node.index = heir, len(heir.nodes)
-            heir.nodes.append(node)
-            heir.times.extend(times)
-            if busy:
-                self._take(node)
-            elif node.state == READY:
-                self._lane(node).ready.append(node)
+            self._places.move(node, heir)
             stack += node.deps
             for demand in node.children:
                 if demand.state != LEFT:
-                    if demand.state == SETTLED:
-                        self._lane(node).resumes.append(demand)
-                    demand.build = heir
                     stack += demand.roots
 
 
@@ -518,4 +444,5 @@ def _wanting(node: Node) -> Iterator[Build]:
     for demand in node.roots_of:
         yield demand.build
     for other in node.dependents:
-        yield other.build
+        if other.wanted and other.state < FINAL:
+            yield other.build

@@ -61,10 +61,10 @@ class Answer:
         return f"<the answer to {self._question}: await it>"
 
 
-def guard_async(cls: type, name: str) -> Callable[..., Any] | None:
+def guard_async(cls: type, name: str, own: Any = None) -> Callable[..., Any] | None:
     """Wrap ``cls``'s own ``async def name(self)`` so that a call gives an ``Answer``; return the raw one."""
-    raw = cls.__dict__.get(name)
-    if not inspect.iscoroutinefunction(raw):
+    raw: Callable[..., Any] | None = own or cls.__dict__.get(name)
+    if raw is None or not inspect.iscoroutinefunction(raw):
         return None
 
     def guarded(self: Any) -> Answer:
@@ -97,14 +97,15 @@ class Target:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        exists = cls.__dict__.get("exists")
-        if exists is not None and "_exists" not in cls.__dict__:
+        owner = next(base for base in cls.__mro__ if "exists" in base.__dict__)
+        if (owner is cls or not issubclass(owner, Target)) and "_exists" not in cls.__dict__:  # its own, or a mixin's
+            exists = owner.__dict__["exists"]
             if not callable(exists):
                 raise TaskDefinitionError(
                     f"{cls.__qualname__}.exists is {exists!r}; write `def exists(self) -> bool` "
                     "or `async def exists(self) -> bool`"
                 )
-            raw = guard_async(cls, "exists")
+            raw = guard_async(cls, "exists", exists)
             cls._exists = raw or exists
             cls._how = "loop" if raw else "thread"
 

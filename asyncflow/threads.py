@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 __all__ = ["IDLE", "Pool", "files", "lend", "trim"]
@@ -96,12 +97,21 @@ class Pool(Executor):
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Queue ``fn(*args, **kwargs)``; its result or exception arrives in the future."""
         future: Future[R] = Future()
+        call = (future, partial(fn, *args, **kwargs))
         with self._lock:
-            self._calls.append((future, lambda: fn(*args, **kwargs)))
+            self._calls.append(call)
             more = self._working < self._limit
             self._working += more
         if more:
-            lend(self._work)
+            try:
+                lend(self._work)
+            except RuntimeError:  # no thread to be had
+                with self._lock:
+                    self._working -= 1
+                    if not self._working and call in self._calls:
+                        self._calls.remove(call)
+                        raise
+                # Those who are at work come to it.
         return future
 
     def _work(self) -> None:
@@ -114,10 +124,16 @@ class Pool(Executor):
             if future.set_running_or_notify_cancel():
                 try:
                     result = call()
+                except StopIteration as error:  # asyncio's futures take no such thing, and their caller would hang
+                    wrong = RuntimeError(f"{call!r} raised StopIteration")
+                    wrong.__cause__ = error
+                    future.set_exception(wrong)
+                    del wrong
                 except BaseException as error:
                     future.set_exception(error)
                 else:
                     future.set_result(result)
+                    del result
             del future, call
 
 

@@ -11,9 +11,14 @@ from typing import Any
 
 __all__ = ["leaves", "map_leaves", "settle"]
 
+DEEPEST = 200_000
+
 
 def leaves(structure: Any) -> Iterator[Any]:
-    """Every leaf of ``structure``, in order; lazily, and without recursion however deep it is."""
+    """Every leaf of ``structure``, in order; lazily, and without recursion however deep it is.
+
+    Raises ``ValueError`` for a structure that holds itself.
+    """
     stack = [iter((structure,))]
     while stack:
         for item in stack[-1]:
@@ -24,6 +29,8 @@ def leaves(structure: Any) -> Iterator[Any]:
                 yield item
             else:
                 stack.append(inner)
+                if len(stack) > DEEPEST:
+                    raise ValueError(f"nested more than {DEEPEST:,} deep: does it hold itself?")
                 break
         else:
             stack.pop()
@@ -50,9 +57,7 @@ def map_leaves(structure: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(structure, Mapping):
         return {key: map_leaves(value, change) for key, value in structure.items()}
     if isinstance(structure, tuple):
-        items = [map_leaves(item, change) for item in structure]
-        # A named tuple is built from its fields, a plain one from one iterable.
-        return type(structure)(*items) if hasattr(structure, "_fields") else tuple(items)
+        return _tuple(structure, [map_leaves(item, change) for item in structure])
     if _children(structure) is None:
         return change(structure)
     return [map_leaves(item, change) for item in structure]
@@ -68,8 +73,13 @@ def settle(structure: Any) -> Any:
     if isinstance(structure, Mapping):
         settled = {key: settle(value) for key, value in structure.items()}
         return settled if any(settled[key] is not structure[key] for key in settled) else structure
-    if type(structure) in (list, tuple):
+    if isinstance(structure, (list, tuple)):
         items = [settle(item) for item in structure]
-        changed = any(new is not old for new, old in zip(items, structure, strict=True))
-        return type(structure)(items) if changed else structure
+        if any(new is not old for new, old in zip(items, structure, strict=True)):
+            return items if isinstance(structure, list) else _tuple(structure, items)
     return structure
+
+
+def _tuple(model: tuple[Any, ...], items: list[Any]) -> Any:
+    # A named tuple is built from its fields, a plain one from one iterable.
+    return type(model)(*items) if hasattr(model, "_fields") else tuple(items)
