@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol, TypeVar, overload
 
 from . import _task
@@ -61,19 +61,18 @@ async def build(
     if attempt is not None:
         demand, _ = await attempt.engine.ask(attempt, roots)
         _refuse(demand)
-        nodes: Sequence[Node] = reachable(demand.roots)
-        return BuildResult(account, list(demand.roots), nodes)
+        return BuildResult(account, demand.roots[:], reachable(demand.roots))
     account.started_build(roots)
     try:
-        found, nodes = await _carry_out(Executor.current(), account, roots)
+        found = await _carry_out(Executor.current(), account, roots)
     except asyncio.CancelledError:
-        account.finished_build("cancelled", ())
+        account.finished_build("cancelled")
         raise
     except PlanError:
-        account.finished_build("failed", ())
+        account.finished_build("failed")
         raise
-    result = BuildResult(account, found, nodes)
-    account.finished_build(result.status, nodes)
+    result = BuildResult(account, found, account.nodes)
+    account.finished_build(result.status)
     return result
 
 
@@ -84,8 +83,9 @@ async def plan(tasks: Task | Iterable[Task]) -> Plan:
     """
     # An executor of its own: nobody may join nodes that are never going to run.
     executor = Executor(asyncio.get_running_loop())
-    _, nodes = await _carry_out(executor, _account(), _tasks(tasks), dry=True)
-    return Plan(nodes)
+    account = _account()
+    await _carry_out(executor, account, _tasks(tasks), dry=True)
+    return Plan(account.nodes)
 
 
 def run(
@@ -111,27 +111,25 @@ def run(
     )
 
 
-async def _carry_out(
-    executor: Executor, account: Account, structure: Any, *, dry: bool = False
-) -> tuple[Sequence[Node], Sequence[Node]]:
-    """A build from its beginning to its end: the nodes asked for, and all nodes it met."""
+async def _carry_out(executor: Executor, account: Account, structure: Any, *, dry: bool = False) -> list[Node]:
+    """A build from its beginning to its end: the nodes asked for. ``account.nodes`` are all it met."""
     demand = executor.open(account, structure, dry=dry)
     try:
         await account.done
     finally:
         roots = demand.roots[:]
-        nodes = reachable(roots) if demand.build.joined else demand.build.nodes
+        account.nodes = reachable(roots) if demand.build.joined else demand.build.nodes
         stopping = executor.close(demand)
         if stopping:
             await finish(executor.gone(demand, stopping))
     _refuse(demand)
-    return roots, nodes
+    return roots
 
 
 async def _await_outside(structure: Any) -> Any:
     structure = settle(structure)
-    roots, _ = await _carry_out(Executor.current(), _account(), structure)
-    return answer(structure, list(roots))
+    roots = await _carry_out(Executor.current(), _account(), structure)
+    return answer(structure, roots)
 
 
 _task.await_outside = _await_outside

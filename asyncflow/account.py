@@ -8,7 +8,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .events import (
@@ -21,7 +21,7 @@ from .events import (
     TaskProgress,
     TaskStarted,
 )
-from .graph import Demand, Node, final_status
+from .graph import FINAL, Demand, Node, final_status
 
 if TYPE_CHECKING:
     from ._task import Task
@@ -47,6 +47,7 @@ class Account:
         self.epoch = self.started - time.perf_counter()  # added to a perf_counter reading: seconds since 1970
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.stopping: set[asyncio.Future[None]] = set()
+        self.nodes: Sequence[Node] = ()  # what the build met, known when it has ended
         self._seq = 0
 
     def settled(self, demand: Demand) -> None:
@@ -87,8 +88,8 @@ class Account:
         log.warning("%r did not stop within %g s and is left behind; it can publish nothing%s", task, self.grace, place)
         self.emit(Abandoned, task, tuple(stack))
 
-    def finished_build(self, status: BuildStatus, nodes: Iterable[Node]) -> None:
+    def finished_build(self, status: BuildStatus) -> None:
         """The build is over."""
         if self.on_event is not None:
-            counts = Counter(node.state for node in nodes)
+            counts = Counter(node.state for node in self.nodes if node.state >= FINAL)
             self.emit(BuildFinished, status, {final_status(state): n for state, n in sorted(counts.items())})

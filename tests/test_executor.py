@@ -815,7 +815,7 @@ async def test_a_body_that_swallows_its_cancel_is_left_behind_and_named() -> Non
         await building
     [abandoned] = [event for event in events if isinstance(event, Abandoned)]
     assert abandoned.task == Swallows()
-    assert "run" in abandoned.stack[-1]
+    assert any("Swallows.run" in line for line in abandoned.stack)
     assert entered["cancel"] == 2
     release.set()
     while not entered["refused"]:

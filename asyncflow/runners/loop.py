@@ -78,7 +78,19 @@ class LoopRunner:
         self._reports.cancelled(attempt)
 
     def stack(self, attempt: Attempt) -> list[str]:
-        return [f"{f.f_code.co_filename}:{f.f_lineno} in {f.f_code.co_qualname}" for f in attempt.handle.get_stack()]
+        # Task.get_stack() ends at the outermost frame of a suspended task: we follow what each one waits for.
+        lines = []
+        waiting = attempt.handle.get_coro()
+        while waiting is not None:
+            for kind in ("cr", "ag", "gi"):
+                frame = getattr(waiting, f"{kind}_frame", None)
+                if frame is not None:
+                    lines.append(f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}")
+                    waiting = getattr(waiting, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+                    break
+            else:
+                break
+        return lines
 
 
 def _asked_to_stop(attempt: Attempt) -> bool:

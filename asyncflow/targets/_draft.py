@@ -7,17 +7,25 @@ error of fsync or close (a full disk shows up there) means the temporary is dead
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import secrets
 import shutil
-from contextlib import suppress
-from typing import IO, Any, Literal
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any, Literal, NoReturn
 
 from ..attempt import current
 
 __all__ = ["Draft", "Durability"]
 
 Durability = Literal["fsync", "none"]
+
+log = logging.getLogger("asyncflow")
+
+CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 
 
 class Draft:
@@ -27,23 +35,29 @@ class Draft:
         self.final = final
         self.key = key
         self.durable = durability == "fsync"
+        self.directory = os.path.dirname(final)
         # Not derived from the final name: that may be 250 bytes long, and others must not guess it.
-        self.path = os.path.join(os.path.dirname(final), f".af-{secrets.token_hex(10)}{suffix}")
+        self.path = os.path.join(self.directory, f".af-{secrets.token_hex(10)}{suffix}")
         self.attempt = current.get()
+        self.pid = os.getpid()
+        self.created = False
 
     def create(self) -> int:
         """Create the temporary, and missing parents, and give its file descriptor."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-        try:
-            return os.open(self.path, flags, 0o666)
-        except FileNotFoundError:
-            self.make_parents()
-            return os.open(self.path, flags, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | CLOEXEC | getattr(os, "O_BINARY", 0)
+        with self._named():
+            try:
+                fd = os.open(self.path, flags, 0o666)
+            except FileNotFoundError:
+                self.make_parents()
+                fd = os.open(self.path, flags, 0o666)
+        self.created = True
+        return fd
 
     def make_parents(self) -> None:
         """Create the missing directories above the final name, durably if the draft is durable."""
         missing = []
-        parent = os.path.dirname(self.final)
+        parent = self.directory
         while not os.path.isdir(parent) and parent != os.path.dirname(parent):
             missing.append(parent)
             parent = os.path.dirname(parent)
@@ -51,20 +65,23 @@ class Draft:
             with suppress(FileExistsError):
                 os.mkdir(directory)
             if self.durable:
-                sync_directory(os.path.dirname(directory))
+                with Directory(os.path.dirname(directory)) as above:
+                    above.sync()
 
     def publish_file(self, file: IO[Any]) -> None:
         """Make everything written to ``file`` visible under the final name; it is closed either way.
 
         Raises ``OSError`` if the content could not be written whole, ``TaskCancelled`` if the attempt has
-        been cancelled; nothing is visible then, and the temporary is gone.
+        been cancelled; nothing is visible then, and the temporary is gone. (One error leaves the whole file
+        visible: that of the last fsync, the directory's. A crash may still undo the rename.)
         """
         try:
-            file.flush()
-            if self.durable:
-                os.fsync(file.fileno())
-            file.close()
-            self._rename()
+            with self._named():
+                file.flush()
+                if self.durable:
+                    os.fsync(file.fileno())
+                file.close()
+                self._rename()
         except BaseException:
             self.discard(file)
             raise
@@ -72,62 +89,123 @@ class Draft:
     def publish_path(self) -> None:
         """Make what a program left at ``path``, a file or a directory, visible under the final name."""
         try:
-            if self.durable:
-                sync_tree(self.path)
-            self._rename()
+            with self._named():
+                if self.durable:
+                    sync_tree(self.path)
+                self._rename()
         except BaseException:
             self.discard()
             raise
 
     def _rename(self) -> None:
+        if not self.durable:
+            return self._replace()
+        with Directory(self.directory) as directory:  # opened first: its errors come before anything is visible
+            self._replace()
+            directory.sync()
+        return None
+
+    def _replace(self) -> None:
         if self.attempt is None:
+            return os.replace(self.path, self.final)
+        self.attempt.begin_publish()
+        visible = False
+        try:
             os.replace(self.path, self.final)
-        else:
-            self.attempt.begin_publish()
-            visible = False
-            try:
-                os.replace(self.path, self.final)
-                visible = True
-            finally:
-                self.attempt.end_publish(self.key, visible=visible)
-        if self.durable:
-            sync_directory(os.path.dirname(self.final))
+            visible = True
+        finally:
+            self.attempt.end_publish(self.key, visible=visible)
+        return None
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """An error of writing names no file, one of creating only the temporary: name the user's own."""
+        try:
+            yield
+        except OSError as error:
+            if error.filename is None or error.filename == self.path:
+                error.filename = self.final
+                if error.filename2 is not None:
+                    del error.filename2  # None would be printed
+            raise
 
     def discard(self, file: IO[Any] | None = None) -> None:
-        """Remove the temporary. An error of closing it no longer matters: nobody will see the content."""
+        """Remove the temporary. Raises nothing: it must not hide why the content is not wanted."""
+        mine = os.getpid() == self.pid
         if file is not None:
+            # A forked child has a copy of the handle, and must not flush into it what the parent will write.
+            buffer: Any = getattr(file, "buffer", file)
             with suppress(OSError, ValueError):
-                file.close()
-        with suppress(FileNotFoundError):
+                (file if mine else buffer.raw).close()
+        if mine:
+            self._remove()
+
+    def _remove(self) -> None:
+        try:
             if os.path.isdir(self.path) and not os.path.islink(self.path):
                 shutil.rmtree(self.path)
             else:
                 os.unlink(self.path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.warning("a temporary of %s is left behind: %s", self.final, error)
 
 
-def sync_directory(path: str) -> None:
-    """fsync a directory, so that the names in it survive a power cut. Windows has no such call."""
-    if os.name == "nt":
-        return
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+class Directory:
+    """An open directory, to make the names in it survive a power cut. Windows has no such call.
+
+    Where the directory may not be read, or its file system knows no fsync of one, there is nothing to be done.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._fd: int | None = None
+        self._path = path
+
+    def __enter__(self) -> Directory:
+        if os.name != "nt":
+            with suppress(PermissionError):
+                self._fd = os.open(self._path, os.O_RDONLY | CLOEXEC)
+        return self
+
+    def sync(self) -> None:
+        """fsync. Raises ``OSError``."""
+        if self._fd is None:
+            return
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.EBADF, errno.ENOTSUP}:
+                error.filename = self._path
+                raise
+
+    def __exit__(self, *error: object) -> None:
+        if self._fd is not None:
+            with suppress(OSError):  # it was only read
+                os.close(self._fd)
+
+
+def sync_tree(path: str) -> None:
+    """fsync a file, or every file and directory below ``path``. Raises ``OSError``."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        for directory, _, names in os.walk(path, onerror=_raise):
+            for name in names:
+                _sync_file(os.path.join(directory, name))
+            with Directory(directory) as opened:
+                opened.sync()
+    else:
+        _sync_file(path)
+
+
+def _sync_file(path: str) -> None:
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        return  # opening a pipe would wait for its other end; a link is synced with its directory
+    fd = os.open(path, os.O_RDONLY | CLOEXEC)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
 
 
-def sync_tree(path: str) -> None:
-    """fsync a file, or every file and directory below ``path``."""
-    if not os.path.isdir(path):
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        return
-    for directory, _, names in os.walk(path):
-        for name in names:
-            inner = os.path.join(directory, name)
-            if not os.path.islink(inner):
-                sync_tree(inner)
-        sync_directory(directory)
+def _raise(error: OSError) -> NoReturn:
+    raise error

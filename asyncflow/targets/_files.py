@@ -2,14 +2,18 @@
 
 Leaving the block normally publishes. An exception, a cancel, ``close()`` or garbage collection does not,
 and removes the temporary.
+
+The handles of the loop do everything in shielded steps, one at a time: file objects are not made for two
+threads at once, and a cancelled caller must find the file at rest.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import IO, Any, Generic, Literal, TypeVar
 
 from ..shield import finish
@@ -29,10 +33,21 @@ async def _in_thread(call: Callable[..., T], *args: Any) -> T:
     return await asyncio.get_running_loop().run_in_executor(files, call, *args)
 
 
-def _wrap(file: IO[Any]) -> Any:
-    from aiofiles.threadpool import wrap  # loaded when first needed
+class _OnLoop:
+    """A plain file driven from the loop, step by step."""
 
-    return wrap(file, loop=asyncio.get_running_loop(), executor=files)
+    def __init__(self, file: IO[Any]) -> None:
+        from aiofiles.threadpool import wrap  # loaded when first needed
+
+        self._aio: Any = wrap(file, loop=asyncio.get_running_loop(), executor=files)
+        self._turn = asyncio.Lock()
+
+    async def _step(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        async def one_at_a_time() -> T:
+            async with self._turn:
+                return await work()
+
+        return await finish(one_at_a_time())
 
 
 class Reading(Generic[S]):
@@ -41,6 +56,7 @@ class Reading(Generic[S]):
     def __init__(self, opener: Callable[[], IO[Any]]) -> None:
         self._opener = opener
         self._file: IO[Any] | None = None
+        self._async: AsyncReader[S] | None = None
 
     def __enter__(self) -> IO[S]:
         self._file = self._opener()
@@ -54,44 +70,66 @@ class Reading(Generic[S]):
         try:
             await finish(_in_thread(self.__enter__))
         except BaseException:
-            await self.__aexit__()  # cancelled while it was being opened
+            if self._file is not None:  # cancelled while it was being opened
+                await finish(_in_thread(self._file.close))
             raise
         assert self._file is not None
-        return AsyncReader(self._file)
+        self._async = AsyncReader(self._file)
+        return self._async
 
     async def __aexit__(self, *error: Any) -> None:
-        if self._file is not None:
-            await finish(_in_thread(self._file.close))
+        if self._async is not None:
+            await self._async.close()
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"no {name!r} yet: write `with target.open() as file:` (or `async with`) first")
 
 
-class AsyncReader(Generic[S]):
-    """An open file on the loop; reads in thread hops of 256 kB."""
+class AsyncReader(_OnLoop, Generic[S]):
+    """An open file on the loop; reads in thread hops of 256 kB.
+
+    What a cancelled call has read is not lost: the next call gives it.
+    """
 
     def __init__(self, file: IO[Any]) -> None:
-        self._file = _wrap(file)
-        self._lines: Iterator[S] = iter(())
+        super().__init__(file)
+        self._nothing: Any = "" if isinstance(file, io.TextIOBase) else b""
+        self._lines: Iterator[S] = iter(())  # read ahead
+        self._rest: list[S] = []  # read by a call of ``read`` that has been cancelled since
 
     async def read(self) -> S:
         """Everything that has not been read yet."""
-        ahead: list[Any] = list(self._lines)
-        rest: Any = await finish(self._file.read())
-        whole: S = type(rest)().join([*ahead, rest])
+        await self._step(self._read_rest)
+        parts, self._rest = [*self._lines, *self._rest], []
+        whole: S = self._nothing.join(parts)
         return whole
 
     def __aiter__(self) -> AsyncReader[S]:
         return self
 
     async def __anext__(self) -> S:
-        for line in self._lines:
-            return line
-        lines: list[S] = await finish(self._file.readlines(HOP))
-        if not lines:
-            raise StopAsyncIteration
-        self._lines = iter(lines[1:])
-        return lines[0]
+        line = next(self._lines, None)
+        if line is None:
+            if self._rest:
+                raise ValueError("a read() of this handle has been cancelled; another read() gives what it read")
+            await self._step(self._read_lines)
+            line = next(self._lines, None)
+            if line is None:
+                raise StopAsyncIteration
+        return line
+
+    async def _read_lines(self) -> None:
+        ahead = list(self._lines)  # a second reader of this handle may have been here
+        self._lines = iter(ahead or await self._aio.readlines(HOP))
+
+    async def _read_rest(self) -> None:
+        rest = await self._aio.read()
+        if rest:
+            self._rest.append(rest)
+
+    async def close(self) -> None:
+        """Close. A second time does nothing."""
+        await self._step(self._aio.close)
 
 
 class Writer(Generic[S]):
@@ -131,73 +169,102 @@ class Writer(Generic[S]):
         return getattr(self._file, name)
 
 
-class AsyncWriter(Generic[S]):
-    """An open draft on the loop. Writes are gathered and go to a thread 256 kB at a time."""
+class AsyncWriter(_OnLoop, Generic[S]):
+    """An open draft on the loop. Writes are gathered and go to a thread 256 kB at a time.
+
+    What a cancelled ``write`` was given counts as written. After an error the handle is closed: what it
+    holds is not whole any more.
+    """
 
     def __init__(self, writer: Writer[S]) -> None:
+        super().__init__(writer._file)
         self._writer: Writer[S] = writer
-        self._file = _wrap(writer._file)
-        self._chunks: list[S] = []
+        self._text = isinstance(writer._file, io.TextIOBase)
+        self._chunks: list[Any] = []
         self._waiting = 0
+        self._broken: BaseException | None = None
 
     async def write(self, data: S) -> int:
         """Write ``data``; its length. Raises ``OSError`` here, later or on leaving the block."""
         if self._writer.closed:
             raise ValueError("write to a closed handle")
-        self._chunks.append(data)
-        self._waiting += len(data)
+        chunk: Any = data
+        if self._text:
+            if not isinstance(data, str):
+                raise TypeError(f"this handle takes str, not {type(data).__name__}; open with 'wb' for bytes")
+        elif not isinstance(data, bytes):
+            if isinstance(data, str):
+                raise TypeError("this handle takes bytes, not str; open with 'w' for text")
+            chunk = memoryview(data).tobytes()  # its owner may change it before it is written
+        self._chunks.append(chunk)
+        self._waiting += len(chunk)
         if self._waiting >= HOP:
-            chunk = self._take()
-            await finish(self._file.write(chunk))
-        return len(data)
+            self._waiting = 0
+            await self._step(self._drain)
+        return len(chunk)
 
     async def writelines(self, lines: Iterable[S]) -> None:
         """Write each of ``lines``; line ends are the caller's."""
         for line in lines:
             await self.write(line)
 
-    def _take(self) -> S:
-        chunks: list[Any] = self._chunks
-        self._chunks, self._waiting = [], 0
-        whole: S = type(chunks[0])().join(chunks)
-        return whole
-
     async def commit(self) -> None:
         """Publish now. Raises ``ValueError`` after ``close()`` or a first ``commit()``."""
-        await finish(_in_thread(self._commit))
+        await self._step(self._publish)
+
+    async def close(self) -> None:
+        """Close without publishing; what was written is dropped."""
+        await self._step(self._drop)
+
+    def _take(self) -> Any:
+        chunks, self._chunks = self._chunks, []
+        return ("" if self._text else b"").join(chunks)
+
+    async def _drain(self) -> None:
+        try:
+            await self._aio.write(self._take())
+        except BaseException as error:
+            self._broken = self._broken or error
+            await self._drop()
+            raise
+
+    async def _publish(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+        await _in_thread(self._commit)
 
     def _commit(self) -> None:
         try:
-            if self._chunks and not self._writer.closed:
+            if self._chunks:
                 self._writer.write(self._take())
         except BaseException:
             self._writer.close()
             raise
         self._writer.commit()
 
-    async def close(self) -> None:
-        """Close without publishing; what was written is dropped."""
-        await finish(_in_thread(self._writer.close))
+    async def _drop(self) -> None:
+        self._chunks.clear()
+        await _in_thread(self._writer.close)
 
 
 class Writing(Generic[S]):
     """``with`` gives a ``Writer``, ``async with`` an ``AsyncWriter``; leaving the block publishes."""
 
-    def __init__(self, draft: Draft, opener: Callable[[int], IO[Any]]) -> None:
+    def __init__(self, draft: Draft, opener: Callable[[Callable[[str, int], int]], IO[Any]]) -> None:
         self._draft = draft
         self._opener = opener
         self._writer: Writer[S] | None = None
         self._async: AsyncWriter[S] | None = None
 
     def __enter__(self) -> Writer[S]:
-        fd = self._draft.create()
         try:
-            file = self._opener(fd)
-        except BaseException:  # an unknown encoding, say
-            os.close(fd)
-            self._draft.discard()
+            # The file object owns the descriptor from its birth: who closes it after an error is never in doubt.
+            file = self._opener(lambda _path, _flags: self._draft.create())
+            self._writer = Writer(self._draft, file)
+        except BaseException:
+            if self._draft.created:
+                self._draft.discard()
             raise
-        self._writer = Writer(self._draft, file)
         return self._writer
 
     def __exit__(self, *error: Any) -> None:
@@ -222,7 +289,7 @@ class Writing(Generic[S]):
 
     async def __aexit__(self, *error: Any) -> None:
         handle = self._async
-        if handle is None or handle._writer.closed:
+        if handle is None or (handle._writer.closed and handle._broken is None):
             return
         if error[0] is None:
             await handle.commit()

@@ -37,6 +37,9 @@ class LocalTarget(Target):
             raise ValueError(f"LocalTarget({path!r}): a path must not be empty and must not hold a NUL")
         if durability not in get_args(Durability):
             raise ValueError(f"LocalTarget(durability={durability!r}): expected 'fsync' or 'none'")
+        if ".." in text.split(os.sep):  # only the file system can say what `link/..` is
+            parent, name = os.path.split(text.rstrip(os.sep))
+            text = os.path.realpath(text) if name == ".." else os.path.join(os.path.realpath(parent), name)
         self.path: str = os.path.abspath(text)
         self.durability: Durability = durability
         self._key: str | None = None
@@ -49,7 +52,7 @@ class LocalTarget(Target):
             self._key = "file://" + os.path.join(os.path.realpath(parent), name)
         return self._key
 
-    def _exists(self) -> bool:
+    def _there(self) -> bool:
         # Not os.path.exists: that calls everything it cannot see absent, and a task would run again.
         try:
             os.stat(self.path)
@@ -59,12 +62,14 @@ class LocalTarget(Target):
             raise TargetStateUnknown(f"cannot tell whether {self.path} exists: {error.strerror or error}") from error
         return True
 
+    _exists = _there  # a subclass that overrides exists() replaces this one, and may ask super().exists()
+
     async def _ask(self) -> bool:
-        return await asyncio.get_running_loop().run_in_executor(files, self._exists)
+        return await asyncio.get_running_loop().run_in_executor(files, self._there)
 
     def exists(self) -> Answer:
         """Whether the path is there. Raises ``TargetStateUnknown`` where that cannot be established."""
-        return Answer(f"{self!r}.exists()", self._ask, self._exists)
+        return Answer(f"{self!r}.exists()", self._ask, self._there)
 
     @overload
     def open(self, mode: Literal["r"] = "r", *, encoding: str = ..., newline: str | None = ...) -> Reading[str]: ...
@@ -84,7 +89,7 @@ class LocalTarget(Target):
         if mode in ("r", "rb"):
             return Reading(lambda: open(self.path, mode, **text))
         if mode in ("w", "wb"):
-            return Writing(self._draft(), lambda fd: open(fd, mode, **text))
+            return Writing(self._draft(), lambda create: open(self.path, mode, opener=create, **text))
         raise ValueError(f"{self!r}.open({mode!r}): the mode is 'r', 'w', 'rb' or 'wb'; a target is written whole")
 
     def temporary_path(self) -> TemporaryPath:
