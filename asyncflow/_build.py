@@ -100,15 +100,20 @@ def run(
 
     Raises ``RuntimeError`` where a loop is running: use ``await build(...)`` there.
     """
+    if _loop_is_running():
+        raise RuntimeError(
+            "asyncflow.run() was called where an event loop is already running (a notebook, an async app): "
+            "use `await build(...)`"
+        )
+    return asyncio.run(build(tasks, concurrency=concurrency, threads=threads, grace=grace, on_event=on_event))
+
+
+def _loop_is_running() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        coroutine = build(tasks, concurrency=concurrency, threads=threads, grace=grace, on_event=on_event)
-        return asyncio.run(coroutine)
-    raise RuntimeError(
-        "asyncflow.run() was called where an event loop is already running (a notebook, an async app): "
-        "use `await build(...)`"
-    )
+        return False
+    return True
 
 
 async def _carry_out(executor: Executor, account: Account, structure: Any, *, dry: bool = False) -> list[Node]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
@@ -82,10 +83,18 @@ class Executor:
         return stopping
 
     async def gone(self, demand: Demand, stopping: list[asyncio.Future[Any]]) -> None:
-        """Wait for what ``close`` gave. It does not last: what has not ended after ``grace`` is abandoned."""
-        # Twice the grace, for a hook on the loop that does not stop; bodies are given up within one.
-        await asyncio.wait(stopping, timeout=2 * demand.build.owner.grace)
-        self._tell()
+        """Wait for what ``close`` gave, and for what the bodies among it had asked for in their turn.
+
+        It does not last: what has not ended after ``grace`` is abandoned.
+        """
+        account: Account = demand.build.owner
+        # Twice the grace: a body that had to be given up lets go of its dynamic dependencies only then.
+        deadline = self.loop.time() + 2 * account.grace
+        while stopping and (left := deadline - self.loop.time()) > 0:
+            await asyncio.wait(stopping, timeout=left)
+            self._cancel()
+            self._tell()
+            stopping = [future for future in {*stopping, *account.stopping} if not future.done()]
         self._rest()
 
     def _rest(self) -> None:
@@ -138,7 +147,8 @@ class Executor:
         """Pass a body's progress on to the listeners. Any thread."""
         account: Account = attempt.node.build.owner
         if account.on_event is not None:
-            self.loop.call_soon_threadsafe(account.progressed, attempt.task, fraction, message)
+            with suppress(RuntimeError):  # an abandoned body has outlived its loop
+                self.loop.call_soon_threadsafe(account.progressed, attempt.task, fraction, message)
 
     # What a runner reports (runners.Reports) ---------------------------------------------------------
 
@@ -213,6 +223,7 @@ class Executor:
         deadline = perf_counter() + SLICE
         self._cancel()
         more = self._planner.step(deadline) or self._verify(deadline)
+        self._tell()  # before a body goes on that waited for what has ended
         more = self._start(deadline) or more
         self._cancel()
         self._tell()
@@ -262,12 +273,7 @@ class Executor:
     def _resume(self, demand: Demand) -> None:
         assert demand.parent is not None
         attempt = demand.parent.attempt
-        if attempt is None:
-            return
-        if demand.reply is not None:
-            if not demand.reply.done():
-                demand.reply.set_result(None)
-        else:
+        if attempt is not None:
             self._runners[demand.parent.lane].resume(attempt, demand)
 
     def _cancel(self) -> None:

@@ -96,7 +96,7 @@ class Demand:
         self.remaining = 0  # roots without a final state
         self.fresh: list[Node] = []
         self.problems: list[tuple[Node | None, BaseException]] = []
-        self.reply: Any = None  # the runner's own: where the answer goes
+        self.reply: Any = None  # the future a body on the loop waits on
 
 
 class Node:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from asyncflow import MemoryTarget, Task, build, plan
@@ -67,12 +68,12 @@ def compare(name: str, tasks: int, ours: Measure, floor: Measure | None, *, warm
 
 def wide() -> None:
     for n in (100, 1_000, 10_000, 100_000):
-        compare("W1 wide", n, lambda n=n: asyncflow_build(workloads.Root(n=n)), lambda n=n: mini.build(mini.Root(n)))
+        compare("W1 wide", n, partial(asyncflow_build, workloads.Root(n=n)), partial(mini.build, mini.Root(n)))
 
 
 def chain() -> None:
     for n in (100, 1_000, 10_000, 100_000):
-        compare("W2 chain", n, lambda n=n: asyncflow_build(workloads.Link(n=n)), lambda n=n: mini.build(mini.Link(n)))
+        compare("W2 chain", n, partial(asyncflow_build, workloads.Link(n=n)), partial(mini.build, mini.Link(n)))
 
 
 def dynamic() -> None:

@@ -25,6 +25,7 @@ from asyncflow import (
     Task,
     TaskCancelled,
     TaskFailed,
+    TaskFinished,
     UpstreamFailed,
     WrapperTask,
     build,
@@ -787,6 +788,52 @@ async def test_cancelling_a_build_unwinds_every_body() -> None:
     assert sorted(log) == ["leaf", "parent", "thread"]
 
 
+@pytest.mark.parametrize("how", ["gather", "await", "yield in a thread", "yield on the loop", "nested build"])
+async def test_what_a_cancelled_body_had_asked_for_is_waited_for(how: str) -> None:
+    inside = asyncio.Event()
+
+    class Child(Task):
+        n: int
+
+        async def run(self) -> None:
+            inside.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                entered["ended"] += 1
+
+    class Parent(Task):
+        async def run(self) -> None:
+            children = [Child(n=n) for n in range(3)]
+            if how == "gather":
+                await gather(*children)
+            elif how == "await":
+                await asyncio.gather(*children)
+            else:
+                await build(children)
+
+    class InThread(Task):
+        def run(self) -> Any:
+            yield [Child(n=n) for n in range(3)]
+
+    class OnLoop(Task):
+        def output(self) -> MemoryTarget:
+            return MemoryTarget("never")
+
+        async def run(self) -> Any:
+            yield [Child(n=n) for n in range(3)]
+
+    kind = {"yield in a thread": InThread, "yield on the loop": OnLoop}.get(how, Parent)
+    building = asyncio.create_task(build(kind()))
+    await inside.wait()
+    building.cancel()
+    await asyncio.wait([building])
+    assert entered["ended"] == 3
+    assert len(asyncio.all_tasks()) == 1
+
+
 async def test_a_body_that_swallows_its_cancel_is_left_behind_and_named() -> None:
     release = asyncio.Event()
     inside = asyncio.Event()
@@ -936,6 +983,23 @@ async def test_events_are_numbered_and_in_order_of_cause() -> None:
     )
     assert {event.run_id for event in events} == {result.run_id}
     assert all(isinstance(event.to_dict()["type"], str) for event in events)
+
+
+@pytest.mark.parametrize("turn", range(10))  # the thread's and the loop's steps interleave differently
+async def test_a_dependency_has_finished_before_its_body_goes_on(turn: int) -> None:
+    log: list[str] = []
+
+    class Parent(Task):
+        def run(self) -> Any:
+            yield Value(n=turn)
+            log.append("went on")
+
+    def listen(event: Event) -> None:
+        if isinstance(event, TaskFinished):
+            log.append(repr(event.task))
+
+    await build(Parent(), on_event=listen)
+    assert log == [f"Value(n={turn})", "went on", "Parent()"]
 
 
 async def test_a_listener_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:

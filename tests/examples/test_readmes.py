@@ -1,0 +1,43 @@
+"""Every command the two READMEs name is run, in order, as a reader would."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.examples.conftest import EXAMPLES, Program
+
+READMES = ("README.md", "weather/README.md")
+
+
+def commands(readme: str) -> list[str]:
+    text = (EXAMPLES / readme).read_text("utf-8")
+    found = re.findall(r"(?:\$ |`)((?:asyncflow run|python) [^`#\n]+)", text)
+    return [command.strip() for command in found if "NAME" not in command and "pause" not in command]
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_every_command_of_a_readme_works(readme: str, python: Program, tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    assert commands(readme)
+    for command in commands(readme):
+        words = shlex.split(command)
+        done = python(*(["-m", *words] if words[0] == "asyncflow" else words[1:]))
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    assert (tmp_path / "output").is_dir()
+
+
+def test_the_readmes_name_every_example() -> None:
+    named = " ".join(commands(READMES[0]))
+    files = [path for path in EXAMPLES.rglob("*.py") if path.parent.name != "weather"] + [
+        EXAMPLES / "weather/pipeline.py"
+    ]
+    assert [path for path in files if path.relative_to(EXAMPLES).as_posix() not in named] == []
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_a_readme_has_at_most_forty_lines(readme: str) -> None:
+    assert len((EXAMPLES / readme).read_text("utf-8").splitlines()) <= 40
