@@ -205,6 +205,7 @@ class Executor:
         if node.attempt is not attempt:
             return False  # abandoned, or reported before
         node.attempt = None
+        attempt.fence()  # what it has left behind, a thread or a task of its own, publishes nothing any more
         node.build.times[2 * node.index + 1] = perf_counter()
         if attempt.cancelled and (future := self._stopping.pop(attempt, None)) and not future.done():
             future.set_result(None)
@@ -299,7 +300,10 @@ class Executor:
 
     def _abandon(self, attempt: Attempt) -> None:
         node = attempt.node
-        if node.attempt is attempt:
+        if node.attempt is attempt and attempt.publishing:
+            # What it is making visible will be there: it is not said to be given up before that has ended.
+            self.loop.call_later(node.build.owner.grace / 2, self._abandon, attempt)
+        elif node.attempt is attempt:
             node.build.owner.abandoned(node.task, self._runners[node.lane].stack(attempt))
             if node.lane == LOOP:
                 self._loose.add(attempt.handle)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from asyncflow import (
     Event,
     ExternalTask,
     IncompleteOutput,
+    LocalTarget,
     MemoryTarget,
     MissingInput,
     PlanError,
@@ -895,6 +898,54 @@ async def test_a_sync_body_cannot_hold_up_a_cancelled_build(abandoned: Callable[
     assert time.monotonic() - start < 2
     release.set()
     assert await asyncio.to_thread(refused.wait, 5)
+    assert not await MemoryTarget("late").exists()
+
+
+async def test_a_publish_in_flight_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publishing, go = threading.Event(), threading.Event()
+    events: list[Event] = []
+    replace = os.replace
+
+    def slow_replace(*args: Any) -> None:
+        publishing.set()
+        go.wait(10)
+        replace(*args)
+
+    class Writes(Task):
+        def output(self) -> LocalTarget:
+            return LocalTarget(tmp_path / "out")
+
+        def run(self) -> None:
+            with self.output().open("w") as out:
+                out.write("whole")
+
+    monkeypatch.setattr(os, "replace", slow_replace)
+    building = asyncio.create_task(build(Writes(), grace=0.2, on_event=events.append))
+    await asyncio.to_thread(publishing.wait, 5)
+    building.cancel()
+    asyncio.get_running_loop().call_later(0.3, go.set)  # later than grace
+    await asyncio.wait([building])
+    assert building.cancelled()
+    assert not [event for event in events if isinstance(event, Abandoned)]
+    assert (tmp_path / "out").read_text() == "whole"
+
+
+async def test_what_a_body_leaves_behind_publishes_nothing() -> None:
+    left: list[asyncio.Task[None]] = []
+    go = asyncio.Event()
+
+    async def late() -> None:
+        await go.wait()
+        MemoryTarget("late").put(1)
+
+    class Forgets(Task):
+        async def run(self) -> None:
+            left.append(asyncio.create_task(late()))
+
+    assert (await build(Forgets())).ok
+    go.set()
+    await asyncio.wait(left)
+    assert isinstance(left[0].exception(), TaskCancelled)
     assert not await MemoryTarget("late").exists()
 
 

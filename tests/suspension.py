@@ -1,0 +1,168 @@
+"""Cancel at every suspension point: run a body again and again, cancelled one suspension later each time.
+
+A body suspends whenever it gives the loop a future to wait for. `sweep` runs `case()` with a cancel at its
+first suspension, then at its second, and so on, until it runs unharmed because it has no more of them::
+
+    points = await sweep(write, check, style="native")
+
+`check(outcome)` is called after each run, also after the unharmed one. The styles:
+
+* `native`: `task.cancel()` as the body suspends.
+* `late`: `task.cancel()` when what the body waits for has come, before the body has seen it.
+* `twice`: `task.cancel()` at this suspension and at the next one.
+* `timeout`: the body is inside `asyncio.timeout()`, which expires as the body suspends.
+* `anyio`: the body is inside an anyio `CancelScope` that is cancelled, as Starlette does: the scope cancels
+  its task over and over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import anyio
+
+Style = Literal["native", "late", "twice", "timeout", "anyio"]
+STYLES: tuple[Style, ...] = get_args(Style)
+
+MOST = 500  # suspensions; a body with more of them does not end
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one run ended. `point` is where it was cancelled, counted from 1."""
+
+    style: Style
+    point: int
+    reached: bool  # False: the body had fewer suspensions, and was not cancelled at all
+    cancelled: bool  # the cancel came out of the body
+
+
+class Suspensions:
+    """An awaitable that counts how often the one inside it suspends, and calls `at(n, future)` each time."""
+
+    def __init__(self, inner: Awaitable[Any], at: Callable[[int, Any], object]) -> None:
+        self._inner = inner
+        self._at = at
+        self.count = 0
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self._inner.__await__()
+        resume: Callable[[], Any] = lambda: next(steps)  # noqa: E731
+        while True:
+            try:
+                waits_for = resume()
+            except StopIteration as end:
+                return end.value
+            self.count += 1
+            self._at(self.count, waits_for)
+            try:
+                sent = yield waits_for
+            except BaseException as error:
+                resume = lambda error=error: steps.throw(error)  # noqa: E731
+            else:
+                resume = lambda sent=sent: steps.send(sent)  # noqa: E731
+
+
+async def sweep(
+    case: Callable[[], Awaitable[Any]],
+    check: Callable[[Outcome], Any],
+    style: Style,
+    *,
+    most: int = MOST,
+) -> int:
+    """Cancel `case()` at each of its suspensions, in `style`; return how many there are.
+
+    Raises `AssertionError` where a cancel was swallowed, whatever `case` or `check` raise.
+    """
+    for point in range(1, most + 1):
+        outcome = await _cancelled_at(case, style, point)
+        checked = check(outcome)
+        if inspect.isawaitable(checked):
+            await checked
+        if not outcome.reached:
+            return point - 1
+    raise AssertionError(f"more than {most} suspensions: the body does not end")
+
+
+async def _cancelled_at(case: Callable[[], Awaitable[Any]], style: Style, point: int) -> Outcome:
+    task = asyncio.create_task(_RUNS[style](case, point))
+    try:
+        reached, cancelled = await task
+    except asyncio.CancelledError:
+        assert task.cancelled(), "the harness itself was cancelled"
+        reached = cancelled = True
+    else:
+        in_time = style == "timeout" and not cancelled
+        assert cancelled == reached or in_time, f"{style} at suspension {point}: the cancel was swallowed"
+    return Outcome(style, point, reached, cancelled)
+
+
+async def _native(case: Callable[[], Awaitable[Any]], point: int) -> tuple[bool, bool]:
+    task = _this_task()
+    body = Suspensions(case(), lambda count, _: count == point and task.cancel())
+    await body
+    return body.count >= point, False
+
+
+async def _late(case: Callable[[], Awaitable[Any]], point: int) -> tuple[bool, bool]:
+    task = _this_task()
+
+    def at(count: int, waits_for: Any) -> None:
+        if count == point:
+            if waits_for is None:  # a bare yield: nothing comes that it would wait for
+                task.cancel()
+            else:
+                waits_for.add_done_callback(lambda _: task.cancel())
+
+    body = Suspensions(case(), at)
+    await body
+    return body.count >= point, False
+
+
+async def _twice(case: Callable[[], Awaitable[Any]], point: int) -> tuple[bool, bool]:
+    task = _this_task()
+    body = Suspensions(case(), lambda count, _: point <= count <= point + 1 and task.cancel())
+    await body
+    return body.count >= point, False
+
+
+async def _timeout(case: Callable[[], Awaitable[Any]], point: int) -> tuple[bool, bool]:
+    try:
+        async with asyncio.timeout(None) as timeout:
+            now = asyncio.get_running_loop().time
+            body = Suspensions(case(), lambda count, _: count == point and timeout.reschedule(now()))
+            await body
+    except TimeoutError:
+        return True, True
+    # It is on time if it has ended before the loop came round to the timeout.
+    assert not timeout.expired(), f"timeout at suspension {point}: the cancel was swallowed"
+    return body.count >= point, False
+
+
+async def _anyio(case: Callable[[], Awaitable[Any]], point: int) -> tuple[bool, bool]:
+    with anyio.CancelScope() as scope:
+        body = Suspensions(case(), lambda count, _: count == point and scope.cancel())
+        await body
+        # A scope that is cancelled in the body's last, shielded step cancels at the next thing awaited.
+        if scope.cancel_called:
+            await anyio.lowlevel.checkpoint()
+    return body.count >= point, scope.cancelled_caught
+
+
+_RUNS: dict[Style, Callable[[Callable[[], Awaitable[Any]], int], Any]] = {
+    "native": _native,
+    "late": _late,
+    "twice": _twice,
+    "timeout": _timeout,
+    "anyio": _anyio,
+}
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task

@@ -1,0 +1,327 @@
+"""Cancel at every suspension point of a local write and read: the file is absent or whole, nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncflow import LocalTarget
+from asyncflow.targets import _draft
+from asyncflow.targets._files import HOP
+from asyncflow.threads import files
+from tests import leaks
+from tests.suspension import STYLES, Outcome, Style, sweep
+
+BLOCK = b"0123456789abcdef" * 4096  # 64 kB
+
+
+def sealed(body: bytes) -> bytes:
+    """Content that says by itself whether it is whole."""
+    return hashlib.sha256(body).digest() + body
+
+
+def whole(content: bytes) -> bool:
+    return hashlib.sha256(content[32:]).digest() == content[:32]
+
+
+class Judge:
+    """What has to hold after each run."""
+
+    def __init__(self, target: LocalTarget, *, old: bytes | None = None) -> None:
+        self.target = target
+        self.path = Path(target.path)
+        self.old = old
+        self.before = leaks.Snapshot.take()
+        self.published = 0
+
+    async def __call__(self, outcome: Outcome) -> None:
+        assert leaks.other_tasks() == [], outcome
+        assert files._working == 0 or await self._at_rest(), outcome
+        content = self.path.read_bytes() if self.path.exists() else None
+        if not outcome.reached:
+            assert content is not None
+            assert content != self.old
+        if content is None:
+            assert self.old is None, f"{outcome}: what was there before is gone"
+        elif content != self.old:
+            self.published += 1
+            assert whole(content), f"{outcome}: a part of the content is visible"
+        assert [entry.name for entry in self.path.parent.iterdir() if entry != self.path] == [], outcome
+        leaks.check_open_files(self.before)
+        # A clean write works after it.
+        async with self.target.open("wb") as file:
+            await file.write(sealed(b"clean"))
+        assert self.path.read_bytes() == sealed(b"clean")
+        if self.old is None:
+            self.path.unlink()
+        else:
+            self.path.write_bytes(self.old)
+
+    async def _at_rest(self) -> bool:
+        """The threads are, as soon as the last hop's own last instructions are done; no call may be waiting."""
+        for _ in range(1000):
+            if files._working == 0:
+                return True
+            await asyncio.sleep(0.001)
+        return False
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_write(tmp_path: Path, style: Style) -> None:
+    target = LocalTarget(tmp_path / "new" / "out.bin")
+    (tmp_path / "new").mkdir()
+    judge = Judge(target)
+    content = sealed(BLOCK * 10)  # 640 kB: two hops, and the rest with the commit
+
+    async def write() -> None:
+        async with target.open("wb") as file:
+            for at in range(0, len(content), 50_000):
+                await file.write(content[at : at + 50_000])
+
+    points = await sweep(write, judge, style)
+    assert points >= 4  # open, two hops, commit
+    assert judge.published >= 1
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_write_over_an_old_file(tmp_path: Path, style: Style) -> None:
+    old = sealed(b"old")
+    target = LocalTarget(tmp_path / "out.bin", durability="none")
+    Path(target.path).write_bytes(old)
+    judge = Judge(target, old=old)
+
+    async def write() -> None:
+        async with target.open("wb") as file:
+            await file.write(sealed(b"new"))
+
+    assert await sweep(write, judge, style) >= 2
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_temporary_path(tmp_path: Path, style: Style) -> None:
+    target = LocalTarget(tmp_path / "out.bin")
+    judge = Judge(target)
+
+    async def write() -> None:
+        async with target.temporary_path() as path:
+            with open(path, "wb") as file:
+                file.write(sealed(b"by a program"))
+            await asyncio.sleep(0)
+
+    assert await sweep(write, judge, style) >= 3
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_an_error_and_a_cancel_together(tmp_path: Path, style: Style) -> None:
+    target = LocalTarget(tmp_path / "out.bin")
+    before = leaks.Snapshot.take()
+
+    async def write() -> None:
+        try:
+            async with target.open("wb") as file:
+                await file.write(b"half")
+                raise LookupError("the body's own")
+        except LookupError:
+            pass
+
+    def check(outcome: Outcome) -> None:
+        assert list(tmp_path.iterdir()) == [], outcome
+        leaks.check_open_files(before)
+
+    assert await sweep(write, check, style) >= 2
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("how", ["read", "lines"])
+async def test_read(tmp_path: Path, style: Style, how: str) -> None:
+    path = tmp_path / "in.txt"
+    text = "".join(f"line {n}\n" for n in range(60_000))  # 700 kB: three hops
+    path.write_text(text)
+    before = leaks.Snapshot.take()
+
+    async def read() -> None:
+        async with LocalTarget(path).open() as file:
+            if how == "read":
+                assert await file.read() == text
+            else:
+                lines = [line async for line in file]
+                assert "".join(lines) == text
+
+    def check(outcome: Outcome) -> None:
+        leaks.check_open_files(before)
+        assert leaks.other_tasks() == []
+
+    assert await sweep(read, check, style) >= (3 if how == "read" else 5)
+
+
+@pytest.mark.parametrize("style", ["native", "late", "timeout"])
+async def test_what_a_cancelled_read_has_read_is_not_lost(tmp_path: Path, style: Style) -> None:
+    path = tmp_path / "in.txt"
+    text = "".join(f"line {n}\n" for n in range(60_000))
+    path.write_text(text)
+    for how in ("line", "read"):
+        async with LocalTarget(path).open() as file:
+            seen: list[str] = []
+
+            async def some() -> None:
+                if how == "line":  # noqa: B023  # run in this very turn of the for, as what follows
+                    async for line in file:
+                        seen.append(line)  # noqa: B023, PERF401
+                else:
+                    seen.append(await file.read())  # noqa: B023
+
+            # Each run is cancelled at its n-th suspension and the next one goes on with the same handle.
+            await sweep(some, lambda outcome: None, style)
+            assert "".join(seen) == text
+
+
+async def test_lines_after_a_cancelled_read_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("a\nb\n")
+    async with LocalTarget(path).open() as file:
+        task = asyncio.create_task(file.read())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(ValueError, match="another read"):
+            await anext(file)
+        assert await file.read() == "a\nb\n"
+        with pytest.raises(StopAsyncIteration):
+            await anext(file)
+
+
+@pytest.mark.parametrize("style", ["native", "late", "timeout"])
+async def test_what_a_cancelled_write_was_given_is_written_once(tmp_path: Path, style: Style) -> None:
+    target = LocalTarget(tmp_path / "out.txt")
+    chunks = iter(range(1000))
+    given: list[str] = []
+    async with target.open("w") as file:
+
+        async def some() -> None:
+            for _ in range(3):
+                chunk = f"{next(chunks):08d}" * (HOP // 8)
+                given.append(chunk)
+                await file.write(chunk)
+
+        await sweep(some, lambda outcome: None, style)
+    assert Path(target.path).read_text() == "".join(given)
+
+
+# A cancel while the hop is at a known place ----------------------------------------------------------------
+
+
+class Gate:
+    """Holds a function of a module in its thread until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *, after: bool = False) -> None:
+        self.entered = threading.Event()
+        self.open = threading.Event()
+        real = getattr(owner, name)
+
+        def gated(*args: Any, **kwargs: Any) -> Any:
+            if after:
+                result = real(*args, **kwargs)
+            self.entered.set()
+            assert self.open.wait(10)
+            return result if after else real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, gated)
+
+    async def reached(self) -> None:
+        while not self.entered.is_set():
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize(("call", "after"), [("fsync", False), ("replace", False), ("replace", True)])
+async def test_cancelled_only_after_a_publish_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, after: bool
+) -> None:
+    target = LocalTarget(tmp_path / "out.bin")
+
+    async def write() -> None:
+        async with target.open("wb") as file:
+            await file.write(sealed(b"content"))
+
+    gate = Gate(monkeypatch, _draft.os, call, after=after)
+    task = asyncio.create_task(write())
+    await gate.reached()
+    task.cancel()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not task.done()
+    gate.open.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert whole(Path(target.path).read_bytes())
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+async def test_cancelled_while_a_write_is_in_its_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is closed after the hop has ended, not under its feet."""
+    target = LocalTarget(tmp_path / "out.bin")
+    entered, go, order = threading.Event(), threading.Event(), list[str]()
+
+    async def write() -> None:
+        async with target.open("wb") as file:
+            real = file._aio._file.write
+
+            def slow(data: bytes) -> int:
+                entered.set()
+                assert go.wait(10)
+                order.append("written" if not file._writer.closed else "closed first")
+                return int(real(data))
+
+            monkeypatch.setattr(file._aio, "_file", _With(file._aio._file, write=slow))
+            await file.write(BLOCK * 4)
+
+    task = asyncio.create_task(write())
+    while not entered.is_set():
+        await asyncio.sleep(0.001)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert order == ["written"]
+    assert list(tmp_path.iterdir()) == []
+
+
+class _With:
+    def __init__(self, inner: Any, **own: Any) -> None:
+        self._inner = inner
+        self.__dict__.update(own)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def test_a_second_cancel_while_unwinding_at_the_end_of_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abandoned: Callable[..., None]
+) -> None:
+    """`asyncio.run` cancels every task at its end, also the step itself: the publish is still seen to its end."""
+    abandoned(tasks=2)
+    target = LocalTarget(tmp_path / "out.bin")
+    gate = Gate(monkeypatch, _draft.os, "replace")
+    left: list[asyncio.Task[None]] = []
+
+    async def write() -> None:
+        async with target.open("wb") as file:
+            await file.write(sealed(b"content"))
+
+    async def main() -> None:
+        left.append(asyncio.create_task(write()))
+        await gate.reached()
+        asyncio.get_running_loop().call_later(0.05, gate.open.set)
+
+    asyncio.run(main())
+    assert left[0].cancelled()
+    assert gate.open.is_set()  # asyncio.run has waited for the publish
+    assert whole(Path(target.path).read_bytes())
