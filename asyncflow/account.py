@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import secrets
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ class Account:
         self.grace = grace
         self.on_event = on_event
         self.context = contextvars.copy_context()
-        self.run_id = secrets.token_hex(4)
+        self.run_id = os.urandom(4).hex()
         self.started = time.time()
         self.epoch = self.started - time.perf_counter()  # added to a perf_counter reading: seconds since 1970
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

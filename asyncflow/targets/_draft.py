@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -37,7 +36,7 @@ class Draft:
         self.durable = durability == "fsync"
         self.directory = os.path.dirname(final)
         # Not derived from the final name: that may be 250 bytes long, and others must not guess it.
-        self.path = os.path.join(self.directory, f".af-{secrets.token_hex(10)}{suffix}")
+        self.path = os.path.join(self.directory, f".af-{os.urandom(10).hex()}{suffix}")
         self.attempt = current.get()
         self.pid = os.getpid()
         self.created = False

@@ -405,7 +405,7 @@ else:
 """
     # -P: only calls on files below the folder count, so the first one is ours.
     paths = [option for name in ("box", "box/out") for option in ("-P", str(tmp_path / name))]
-    draft = "import asyncflow.targets._draft as d\nd.secrets.token_hex = lambda n: '0' * 20\n"
+    draft = "import asyncflow.targets._draft as d\nd.os.urandom = lambda n: bytes(n)\n"
     paths += ["-P", str(folder / f".af-{'0' * 20}")]
     done, _ = traced(folder, draft + code, *paths, "-e", f"inject={call}:error=EIO:when=1")
     assert done.returncode == 0, done.stderr + done.stdout
