@@ -29,6 +29,7 @@ from asyncflow import (
     TaskCancelled,
     TaskFailed,
     TaskFinished,
+    TaskStarted,
     UpstreamFailed,
     WrapperTask,
     build,
@@ -36,9 +37,11 @@ from asyncflow import (
     plan,
     run,
     task,
+    threads,
     value,
 )
 from asyncflow.executor import _executors
+from asyncflow.runners.thread import ThreadRunner
 from tests.suspension import STYLES, Outcome, Style, sweep
 
 entered: Counter[Any] = Counter()
@@ -782,13 +785,68 @@ async def test_cancelling_a_build_unwinds_every_body() -> None:
             finally:
                 log.append("thread")
 
-    building = asyncio.create_task(build([Parent(kind="a"), InThread()]))
+    class OnLoop(Task):
+        def output(self) -> MemoryTarget:
+            return MemoryTarget("never")
+
+        async def run(self) -> Any:
+            try:
+                yield Leaf()
+            finally:
+                log.append("generator")
+
+    building = asyncio.create_task(build([Parent(kind="a"), InThread(), OnLoop()]))
     await inside.wait()
     await asyncio.sleep(0)
     building.cancel()
     with pytest.raises(asyncio.CancelledError):
         await building
-    assert sorted(log) == ["leaf", "parent", "thread"]
+    assert sorted(log) == ["generator", "leaf", "parent", "thread"]
+    assert not threads._idle, "threads were kept after the last build"
+
+
+async def test_a_body_that_is_being_stopped_can_ask_for_nothing_and_publish_nothing() -> None:
+    inside = asyncio.Event()
+    refused: list[Any] = []
+
+    class Stubborn(Task):
+        def output(self) -> MemoryTarget:
+            return MemoryTarget("late")
+
+        async def run(self) -> None:
+            inside.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                for attempt in (lambda: self.output().put(1), lambda: value(Value(n=1))):
+                    try:
+                        if (more := attempt()) is not None:
+                            await more
+                    except TaskCancelled as error:
+                        refused.append(error.task)
+
+    building = asyncio.create_task(build(Stubborn()))
+    await inside.wait()
+    building.cancel()
+    await asyncio.wait([building])
+    assert refused == [Stubborn(), Stubborn()]
+    assert not await MemoryTarget("late").exists()
+    assert not entered
+
+
+async def test_a_body_that_is_stopped_before_its_first_step() -> None:
+    events: list[Event] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, TaskStarted):
+            building.cancel()  # comes before the first step of the body that is about to start
+
+    building = asyncio.create_task(build(Value(n=1), on_event=listen))
+    await asyncio.wait([building])
+    assert building.cancelled()
+    assert not entered
+    assert not [event for event in events if isinstance(event, Abandoned)]
 
 
 @pytest.mark.parametrize("how", ["gather", "await", "yield in a thread", "yield on the loop", "nested build"])
@@ -1036,21 +1094,25 @@ async def test_events_are_numbered_and_in_order_of_cause() -> None:
     assert all(isinstance(event.to_dict()["type"], str) for event in events)
 
 
-@pytest.mark.parametrize("turn", range(10))  # the thread's and the loop's steps interleave differently
-async def test_a_dependency_has_finished_before_its_body_goes_on(turn: int) -> None:
+async def test_a_dependency_has_finished_before_its_body_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
+    resume = ThreadRunner.resume
 
     class Parent(Task):
         def run(self) -> Any:
-            yield Value(n=turn)
-            log.append("went on")
+            yield Value(n=1)
 
     def listen(event: Event) -> None:
         if isinstance(event, TaskFinished):
             log.append(repr(event.task))
 
+    def spy(self: ThreadRunner, *args: Any) -> None:
+        log.append("goes on")
+        resume(self, *args)
+
+    monkeypatch.setattr(ThreadRunner, "resume", spy)
     await build(Parent(), on_event=listen)
-    assert log == [f"Value(n={turn})", "went on", "Parent()"]
+    assert log == ["Value(n=1)", "goes on", "Parent()"]
 
 
 async def test_a_listener_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
