@@ -6,14 +6,15 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
+from ._definition import body_kind
 from ._task import Task
 from .errors import TaskDefinitionError
-from .parameters import MISSING
 
 __all__ = ["task"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+O = TypeVar("O")  # noqa: E741
 
 
 class AsyncTask(Task, Generic[R]):
@@ -32,6 +33,14 @@ class SyncTask(Task, Generic[R]):
         raise TypeError("made by @task only")
 
 
+class OutputTask(Task, Generic[O]):
+    """What a function decorated with ``@task(output=...)`` gives when it is called."""
+
+    def output(self) -> O:
+        """Call the function given as ``output=``."""
+        raise TypeError("made by @task only")
+
+
 class Decorator(Protocol):
     """``@task(...)``, waiting for its function."""
 
@@ -41,12 +50,20 @@ class Decorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Callable[P, SyncTask[R]]: ...
 
 
+class OutputDecorator(Protocol[O]):
+    """``@task(output=...)``, waiting for its function."""
+
+    def __call__(self, function: Callable[P, Any], /) -> Callable[P, OutputTask[O]]: ...
+
+
 @overload
 def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> Callable[P, AsyncTask[R]]: ...  # type: ignore[overload-overlap]
 @overload
 def task(function: Callable[P, R], /) -> Callable[P, SyncTask[R]]: ...
 @overload
-def task(*, output: Callable[..., Any] | None = ..., requires: Callable[..., Any] | None = ...) -> Decorator: ...
+def task(*, output: None = ..., requires: Callable[..., Any] | None = ...) -> Decorator: ...
+@overload
+def task(*, output: Callable[..., O], requires: Callable[..., Any] | None = ...) -> OutputDecorator[O]: ...
 def task(
     function: Any = None, /, *, output: Callable[..., Any] | None = None, requires: Callable[..., Any] | None = None
 ) -> Any:
@@ -55,7 +72,9 @@ def task(
     ``output`` and ``requires`` are functions of the same arguments. Calling the decorated function
     constructs a task: ``await`` it, or give it to ``build``.
 
-    Raises ``TaskDefinitionError`` for an argument without a type, ``*args`` or ``**kwargs``.
+    Raises ``TaskDefinitionError`` for what is not a plain function with a name (a method, a lambda, a
+    generator), for an argument without a type, ``*args`` or ``**kwargs``, and for an ``output`` or
+    ``requires`` that does not take the same arguments.
     """
     if function is None:
         return lambda function: _make(function, output, requires)
@@ -70,27 +89,35 @@ def _make(function: Any, output: Any, requires: Any) -> type[Task]:
         "__qualname__": function.__qualname__,
         "__doc__": function.__doc__,
         "__annotations__": {name: function.__annotations__[name] for name in names},
-        "function": staticmethod(function),
+        "_function": staticmethod(function),
     }
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.default is not parameter.empty:
             body[name] = parameter.default
     body["run"] = _run(function, values)
-    for hook, given in (("output", output), ("requires", requires)):
+    for hook, given in (("requires", requires), ("output", output)):
         if given is not None:
-            body[hook] = _hook(given, values)
-    base = AsyncTask if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function) else SyncTask
-    return type(function.__name__, (base,), body)
+            body[hook] = _hook(function, hook, given, names, values)
+    base: type[Task] = AsyncTask if body_kind(function) == "coroutine" else SyncTask
+    return type(function.__name__, (base if output is None else OutputTask,), body)
 
 
 def _arguments(function: Any) -> list[str]:
+    if isinstance(function, (staticmethod, classmethod)):
+        raise TaskDefinitionError(f"@task is for functions: move {function.__qualname__} out of its class")
     if not inspect.isfunction(function):
         raise TaskDefinitionError(f"@task needs a function, not {function!r}; a class derives from Task")
-    names = []
+    if function.__name__ == "<lambda>":
+        raise TaskDefinitionError("@task needs a function with a name, which names its tasks: write it with `def`")
+    names: list[str] = []
     for name, parameter in inspect.signature(function).parameters.items():
         place = f"@task {function.__qualname__}({name})"
+        if not names and name in ("self", "cls"):
+            raise TaskDefinitionError(f"{place} is a method: move it out of its class, or derive a class from Task")
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise TaskDefinitionError(f"{place}: a task's parameters are named one by one; write them out")
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise TaskDefinitionError(f"{place}: a task's parameters have names; drop the `/`")
         if name not in function.__annotations__:
             raise TaskDefinitionError(f"{place}: a parameter needs a type, e.g. `{name}: int`")
         names.append(name)
@@ -98,20 +125,37 @@ def _arguments(function: Any) -> list[str]:
 
 
 def _reader(names: list[str]) -> Callable[[Task], dict[str, Any]]:
-    return lambda self: {name: getattr(self, name, MISSING) for name in names}
+    return lambda self: {name: getattr(self, name) for name in names}
 
 
-def _hook(given: Callable[..., Any], values: Callable[[Task], dict[str, Any]]) -> Callable[[Task], Any]:
+def _hook(
+    function: Any, hook: str, given: Any, names: list[str], values: Callable[[Task], dict[str, Any]]
+) -> Callable[[Task], Any]:
+    place = f"@task({hook}=...) of {function.__qualname__}"
+    example = f"{hook}=lambda {', '.join(names)}: ..." if names else f"{hook}=lambda: ..."
+    if not callable(given):
+        raise TaskDefinitionError(f"{place} is {given!r}; write a function of the same arguments: {example}")
+    if body_kind(given) in ("coroutine", "async generator"):
+        raise TaskDefinitionError(
+            f"{place} is an `async def`, but the graph is known before anything runs: write it as `def`"
+        )
+    try:
+        inspect.signature(given).bind(**dict.fromkeys(names))
+    except TypeError as error:
+        raise TaskDefinitionError(f"{place} does not take the same arguments ({error}): write {example}") from None
+    except ValueError:
+        pass  # a builtin that does not tell
     return lambda self: given(**values(self))
 
 
 def _run(function: Any, values: Callable[[Task], dict[str, Any]]) -> Any:
     """A method of the same kind as ``function``, since the kind says where it runs."""
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+    kind = body_kind(function)
+    if kind in ("generator", "async generator"):
         raise TaskDefinitionError(
             f"@task {function.__qualname__} is a generator: `await` the tasks it needs, or derive a class from Task"
         )
-    if inspect.iscoroutinefunction(function):
+    if kind == "coroutine":
 
         async def run_async(self: Task) -> Any:
             return await function(**values(self))

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Gene
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform, overload
 
 from . import registry
-from ._definition import ENGINE_OPTIONS, Definition
+from ._definition import ENGINE_OPTIONS, NOTHING, Definition, own_or_mixed_in
 from .attempt import current, inside
-from .errors import AsyncflowError
+from .errors import AsyncflowError, TaskDefinitionError
 from .parameters import Parameter, Visibility, collect_parameters, compile_constructor, param
 from .target import Answer, ask, guard_async
 from .tree import leaves, map_leaves
@@ -19,18 +19,17 @@ __all__ = ["ExternalTask", "Task", "WrapperTask"]
 R_co = TypeVar("R_co", covariant=True)
 O_co = TypeVar("O_co", covariant=True)
 
+# What `await task` gives, for type checkers. A task whose run() returns nothing gives its output; one that has
+# declared no output() gives what run() returns; any other gives its output. "Has declared none" is told by the
+# `Any` of Task.output, the only type that can stand for `_NoOutput`.
 
-class _Makes(Protocol[O_co]):  # a task whose run() gives nothing: await gives its output
+
+class _NoOutput:
+    pass
+
+
+class _Makes(Protocol[O_co]):
     def run(self) -> Coroutine[Any, Any, None]: ...
-    def output(self) -> O_co: ...
-
-
-class _Gives(Protocol[R_co]):
-    def run(self) -> Coroutine[Any, Any, R_co]: ...
-
-
-class _MakesInSteps(Protocol[O_co]):
-    def run(self) -> AsyncGenerator[Any, Any]: ...
     def output(self) -> O_co: ...
 
 
@@ -39,8 +38,9 @@ class _MakesInSyncSteps(Protocol[O_co]):
     def output(self) -> O_co: ...
 
 
-class _GivesInSyncSteps(Protocol[R_co]):
-    def run(self) -> Generator[Any, Any, R_co]: ...
+class _MakesInSteps(Protocol[O_co]):
+    def run(self) -> AsyncGenerator[Any, Any]: ...
+    def output(self) -> O_co: ...
 
 
 class _MakesInThread(Protocol[O_co]):
@@ -48,8 +48,23 @@ class _MakesInThread(Protocol[O_co]):
     def output(self) -> O_co: ...
 
 
+class _Gives(Protocol[R_co]):
+    def run(self) -> Coroutine[Any, Any, R_co]: ...
+    def output(self) -> _NoOutput: ...
+
+
+class _GivesInSyncSteps(Protocol[R_co]):
+    def run(self) -> Generator[Any, Any, R_co]: ...
+    def output(self) -> _NoOutput: ...
+
+
 class _GivesInThread(Protocol[R_co]):
     def run(self) -> R_co: ...
+    def output(self) -> _NoOutput: ...
+
+
+class _HasOutput(Protocol[O_co]):
+    def output(self) -> O_co: ...
 
 
 class _InstanceOnly(property):
@@ -58,10 +73,11 @@ class _InstanceOnly(property):
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+    def __get__(self, instance: Any, owner: type | None = None) -> str:  # type: ignore[override]  # pyright: ignore
         if instance is None:
             raise AttributeError(f"{self.name} belongs to a task, not to its class; construct one first")
-        return super().__get__(instance, owner)
+        text: str = super().__get__(instance, owner)
+        return text
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(param,))
@@ -86,7 +102,7 @@ class Task:
     _complete: ClassVar[Callable[..., Any] | None] = None  # a class's own complete(), without the guard
     _complete_on_loop: ClassVar[bool] = False
     _wrapper: ClassVar[bool] = False
-    _family: ClassVar[str]
+    _family: ClassVar[str] = "Task"
     _key: tuple[Any, ...]
     _hash: int
 
@@ -98,11 +114,11 @@ class Task:
         cls._family = _family(cls)
         cls._parameters = collect_parameters(cls, _RESERVED)
         cls._construct = compile_constructor(cls, cls._parameters)
-        complete = cls.__dict__.get("complete")
-        if complete is not None and "_complete" not in cls.__dict__:
-            raw = guard_async(cls, "complete")
-            cls._complete, cls._complete_on_loop = raw or complete, raw is not None
         cls._definition = Definition(cls, Task, wrapper=cls._wrapper)
+        complete = own_or_mixed_in(cls, Task, "complete")
+        if complete is not NOTHING and "_complete" not in cls.__dict__:
+            raw = guard_async(cls, "complete", complete)
+            cls._complete, cls._complete_on_loop = raw or complete, raw is not None
         registry.register(cls)
 
     # What a task says of itself ----------------------------------------------------------------------
@@ -153,17 +169,19 @@ class Task:
     @overload
     def __await__(self: _Makes[O_co]) -> Generator[Any, Any, O_co]: ...
     @overload
-    def __await__(self: _Gives[R_co]) -> Generator[Any, Any, R_co]: ...
+    def __await__(self: _MakesInSyncSteps[O_co]) -> Generator[Any, Any, O_co]: ...
     @overload
     def __await__(self: _MakesInSteps[O_co]) -> Generator[Any, Any, O_co]: ...
     @overload
-    def __await__(self: _MakesInSyncSteps[O_co]) -> Generator[Any, Any, O_co]: ...
+    def __await__(self: _MakesInThread[O_co]) -> Generator[Any, Any, O_co]: ...
+    @overload
+    def __await__(self: _Gives[R_co]) -> Generator[Any, Any, R_co]: ...
     @overload
     def __await__(self: _GivesInSyncSteps[R_co]) -> Generator[Any, Any, R_co]: ...
     @overload
-    def __await__(self: _MakesInThread[O_co]) -> Generator[Any, Any, O_co]: ...
-    @overload
     def __await__(self: _GivesInThread[R_co]) -> Generator[Any, Any, R_co]: ...
+    @overload
+    def __await__(self: _HasOutput[O_co]) -> Generator[Any, Any, O_co]: ...
     def __await__(self: Any) -> Generator[Any, Any, Any]:
         """Inside a body: wait for this task and give its output, or its value. Elsewhere: build it first.
 
@@ -174,26 +192,34 @@ class Task:
     # Identity ----------------------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (type(self) is type(other) and self._key == other._key)  # pyright: ignore
+        if self is other:
+            return True
+        if type(self) is not type(other):
+            return NotImplemented
+        try:
+            return self._key == other._key  # pyright: ignore
+        except AttributeError:
+            raise _not_constructed(self) from None
 
     def __hash__(self) -> int:
-        return self._hash
+        try:
+            return self._hash
+        except AttributeError:
+            raise _not_constructed(self) from None
 
     def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{name}={parameter.serialize(getattr(self, name)) if parameter.visibility == Visibility.PUBLIC else '***'}"
-            for name, parameter in self._parameters.items()
-            if parameter.significant
-        )
-        return f"{self._family}({shown})"
+        shown = [_shown(self, parameter) for parameter in self._parameters.values() if parameter.significant]
+        return f"{self._family}({', '.join(shown)})"
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._parameters:
-            raise AttributeError(
-                f"{self._family}.{name} is a parameter and part of the task's identity; make another task with "
-                f"{name}={value!r}, or use another attribute"
-            )
+            raise _frozen(self, name)
         object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._parameters:
+            raise _frozen(self, name)
+        object.__delattr__(self, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Not the instance's attributes: its hash holds for this process only, and whatever run() has set
@@ -216,11 +242,18 @@ class Task:
         return _task_id(self)
 
 
+def _no_instances(*_: Any, **__: Any) -> None:
+    raise TypeError("Task is what tasks are derived from: write `class MyTask(Task)` and construct that")
+
+
+Task._construct = _no_instances
+
 _ADVICE_OPTION = "is an option of the engine, not a parameter: drop the annotation, or choose another name"
 _ADVICE_METHOD = "is a name the Task class uses itself: choose another name for the parameter"
 _RESERVED: Mapping[str, str] = {
     **{name: f"{name!r} {_ADVICE_METHOD}" for name in dir(Task) if not name.startswith("__")},
     **{name: f"{name!r} {_ADVICE_OPTION}" for name in ENGINE_OPTIONS},
+    "task_namespace": "'task_namespace' belongs to the class and is no parameter: drop the annotation",
 }
 
 
@@ -228,13 +261,47 @@ def _family(cls: type[Task]) -> str:
     name = cls.task_namespace
     if name is None:
         name = registry.namespace_of(cls.__module__)
+    elif not isinstance(name, str):
+        raise TaskDefinitionError(f'{cls.__qualname__}.task_namespace is {name!r}; write a string: "my_namespace"')
     return f"{name}.{cls.__name__}" if name else cls.__name__
 
 
-def _output_of(task: Task) -> Any:
-    if not task._definition.has_output:
-        raise AsyncflowError(f"{task!r} has no output(); its value is only known inside a build")
-    return task.output()
+def _not_constructed(task: Task) -> TaskDefinitionError:
+    name = type(task).__qualname__
+    return TaskDefinitionError(
+        f"{name}.__init__ has not called Task's: write `def __init__(self, *args, **kwargs)` and in it "
+        "`super().__init__(*args, **kwargs)`"
+    )
+
+
+def _frozen(task: Task, name: str) -> AttributeError:
+    place = f"{task._family}.{name} is a parameter"
+    if "_hash" not in task.__dict__:
+        return AttributeError(f"{place}: give it to `super().__init__({name}=...)`, which checks and sets it")
+    return AttributeError(
+        f"{place} and part of the task's identity; make another task with another {name}, or use another attribute"
+    )
+
+
+def _shown(task: Task, parameter: Parameter[Any]) -> str:
+    text = "***"
+    if not parameter.hidden:
+        value = getattr(task, parameter.name)
+        try:
+            text = parameter.serialize(value)
+        except Exception as error:  # a kind of the user's own; every message about the task shows this
+            text = f"<{type(value).__name__}, and serialize() raised {type(error).__name__}>"
+    return f"{parameter.name}={text}"
+
+
+def _output_of(task: Any) -> Any:
+    if not isinstance(task, Task):
+        raise AsyncflowError(f"requires() gave {task!r}, which is not a task")
+    if task._definition.has_output:
+        return task.output()
+    if task._definition.wrapper:
+        return None  # as inside a build: it has nothing of its own
+    raise AsyncflowError(f"{task!r} has no output(); its value is only known inside a build")
 
 
 def _rebuild(cls: type[Task], values: dict[str, Any]) -> Task:

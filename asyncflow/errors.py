@@ -117,6 +117,9 @@ class CycleError(PlanError):
         arrows = " -> ".join(map(repr, self.path))
         super().__init__(f"these tasks wait for each other: {arrows}; remove one of the dependencies")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path,), self.__dict__
+
 
 class TaskFailed(AsyncflowError):
     """A task's ``run()`` failed. ``task`` is the task, ``__cause__`` what its body raised."""
@@ -128,7 +131,7 @@ class TaskFailed(AsyncflowError):
         self.task = task
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.task, str(self))
+        return type(self), (self.task, str(self)), self.__dict__
 
 
 class UpstreamFailed(TaskFailed):
@@ -145,7 +148,7 @@ class TaskCancelled(AsyncflowError):
         self.task = task
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.task,)
+        return type(self), (self.task,), self.__dict__
 
 
 class IncompleteOutput(AsyncflowError):
@@ -175,4 +178,5 @@ class BuildFailed(AsyncflowError, ExceptionGroup[Exception]):
         return self
 
     def derive(self, errors: Sequence[Any], /) -> BuildFailed:  # type: ignore[override]  # holds Exceptions only
+        """What ``split`` and ``except*`` make their parts with: the same kind, with an exit code of its own."""
         return BuildFailed(self.message, errors)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from types import NoneType
 from typing import TYPE_CHECKING
 
 from .errors import AmbiguousTask, TaskNotFound
@@ -21,6 +22,7 @@ __all__ = ["get_task_class", "namespace", "register", "suggestion", "task_classe
 # By family and place. Weak: a class made in a function goes when its last user does.
 _classes: weakref.WeakValueDictionary[tuple[str, str, str], type[Task]] = weakref.WeakValueDictionary()
 _namespaces: dict[str, str] = {}
+_BASES = ("asyncflow._task", "asyncflow._function")  # what tasks are derived from is nobody's task
 
 
 def namespace(name: str | None = None, scope: str = "") -> None:
@@ -28,7 +30,11 @@ def namespace(name: str | None = None, scope: str = "") -> None:
 
     Luigi's function: without a scope it holds everywhere, without a name it is taken back. A class's own
     ``task_namespace`` comes first.
+
+    Raises ``TypeError`` for a name or scope that is not a string.
     """
+    if not isinstance(name, (str, NoneType)) or not isinstance(scope, str):
+        raise TypeError(f"namespace({name!r}, scope={scope!r}): both are strings")
     if name is None:
         _namespaces.pop(scope, None)
     else:
@@ -47,12 +53,15 @@ def namespace_of(module: str) -> str:
 
 def register(cls: type[Task]) -> None:
     """Make ``cls`` known under its family."""
-    _classes[cls.get_task_family(), cls.__module__, cls.__qualname__] = cls
+    if cls.__module__ not in _BASES:
+        _classes[cls.get_task_family(), cls.__module__, cls.__qualname__] = cls
 
 
 def task_classes(module: str | None = None) -> list[type[Task]]:
     """Every known task class, or those defined in one module, sorted by family."""
-    found = [cls for cls in _classes.values() if module is None or cls.__module__ == module]
+    # valuerefs() is a list, made at once: other threads may go on defining classes.
+    classes = [cls for reference in _classes.valuerefs() if (cls := reference()) is not None]
+    found = [cls for cls in classes if module is None or cls.__module__ == module]
     return sorted(found, key=lambda cls: (cls.get_task_family(), cls.__module__, cls.__qualname__))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -142,6 +141,8 @@ class Draft:
     def _remove(self) -> None:
         try:
             if os.path.isdir(self.path) and not os.path.islink(self.path):
+                import shutil  # brings the archive formats along; only a directory needs it
+
                 shutil.rmtree(self.path)
             else:
                 os.unlink(self.path)
