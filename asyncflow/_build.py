@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol, TypeVar, overload
 
@@ -154,14 +155,16 @@ def _account(
     for name, count in (("concurrency", concurrency), ("threads", threads)):
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise ConfigError(f"build({name}={count!r}): expected a whole number of at least 1")
-    if not isinstance(grace, (int, float)) or not 0 <= grace < float("inf"):
+    if not isinstance(grace, (int, float)) or isinstance(grace, bool) or not 0 <= grace < float("inf"):
         raise ConfigError(f"build(grace={grace!r}): expected a number of seconds, 0 or more")
-    if on_event is not None and not callable(on_event):
-        raise ConfigError(f"build(on_event={on_event!r}): expected a function that takes one event")
+    if on_event is not None and (not callable(on_event) or inspect.iscoroutinefunction(on_event)):
+        raise ConfigError(f"build(on_event={on_event!r}): expected a plain function that takes one event")
     return Account(concurrency=concurrency, threads=threads, grace=grace, on_event=on_event)
 
 
 def _tasks(tasks: Any) -> list[Task]:
+    if tasks is None:
+        raise TypeError("None is not a task")
     found = list(leaves(tasks))
     for task in found:
         if not isinstance(task, Task):

@@ -61,8 +61,8 @@ class Account:
             return
         self._seq += 1
         try:
-            self.on_event(kind(self._seq, time.time(), self.run_id, *values))
-        except Exception:
+            self.context.run(self.on_event, kind(self._seq, time.time(), self.run_id, *values))
+        except BaseException:  # SystemExit too: a listener's failure is never the engine's
             log.exception("the on_event callback of build %s failed", self.run_id)
 
     def started_build(self, tasks: Sequence[Task]) -> None:

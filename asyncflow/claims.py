@@ -43,6 +43,18 @@ class Claims:
                 return False
         return True
 
+    def holders(self, node: Node) -> list[Node]:
+        """The nodes that are making a target of ``node`` now: what it waits for while it is locked out."""
+        return [other for other in self._rivals(node) if other is not node and _at_work(other)]
+
+    def locked_out(self, node: Node) -> list[Node]:
+        """The nodes that wait for ``node`` to be done with a target of theirs."""
+        return [other for other in self._rivals(node) if other.state == LOCKING] if _at_work(node) else []
+
+    def _rivals(self, node: Node) -> list[Node]:
+        lists = (self._by_key.get(key) for key in node.keys)
+        return [other for held in lists if isinstance(held, list) for other in held]
+
     def release(self, node: Node) -> list[Node]:
         """Give up ``node``'s claims; the nodes that were locked out by it and may look again."""
         waiting: list[Node] = []

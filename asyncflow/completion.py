@@ -13,11 +13,16 @@ from .tree import leaves
 __all__ = ["confirm", "confirmed", "confirmed_in_thread"]
 
 
+def _has_more(attempt: Attempt, value: Any) -> bool:
+    """Whether a plain ``def run`` has returned a coroutine, which is the rest of its body."""
+    return inspect.iscoroutine(value) and attempt.task._definition.body == "function"
+
+
 def confirmed(attempt: Attempt, value: Any) -> bool:
     """Whether it is plain without looking: a computed task, or outputs this attempt has published itself."""
     output = attempt.node.output
     if output is None:
-        return not hasattr(value, "__await__")
+        return not _has_more(attempt, value)
     published = attempt.published
     if published is None or value is not None:
         return False
@@ -46,7 +51,7 @@ async def confirm(attempt: Attempt, value: Any) -> Any:
     A value returned by a task that has an output is put into that output, if the target can (``put``).
     Raises ``IncompleteOutput``, or what a target raises.
     """
-    if hasattr(value, "__await__"):  # a plain `def run` that returned a coroutine
+    if _has_more(attempt, value):
         value = await value
     output = attempt.node.output
     if output is None:

@@ -11,14 +11,15 @@ from collections import deque
 from collections.abc import Iterator
 
 from ._task import Task
-from .graph import DELIVERED, FINAL, NONE, ON_PATH, VERIFIED, WAITING, Demand, Node
+from .claims import Claims
+from .graph import DELIVERED, FINAL, LOCKING, NONE, ON_PATH, VERIFIED, WAITING, Demand, Node
 
-__all__ = ["find_cycles"]
+__all__ = ["find_cycles", "find_way", "tasks_of"]
 
 SLICE = 500  # nodes walked between two looks at the clock
 
 
-def find_cycles(demand: Demand, found: list[list[Node]]) -> Iterator[None]:
+def find_cycles(demand: Demand, found: list[list[Node]], claims: Claims) -> Iterator[None]:
     """Append to ``found`` the path of every cycle that ``demand`` closes; pauses at each ``yield``.
 
     Marks the nodes it walked as VERIFIED. Has to be run to its end, and one at a time per scheduler.
@@ -58,7 +59,7 @@ def find_cycles(demand: Demand, found: list[list[Node]]) -> Iterator[None]:
         parent = demand.parent
         if parent in demand.roots:
             found.append([parent, parent])
-        elif border and (way := _way(border, parent)):
+        elif border and (way := find_way(border, parent, claims)):
             found.append([parent, *_lead_in(demand, way[0]), *way])
 
 
@@ -76,8 +77,10 @@ def _fresh(node: Node, border: list[Node]) -> bool:
     return True
 
 
-def _after(node: Node) -> Iterator[Node]:
+def _after(node: Node, claims: Claims) -> Iterator[Node]:
     """What ``node`` waits for."""
+    if node.state == LOCKING:
+        yield from claims.holders(node)
     for dep in node.deps:
         if dep.state < FINAL:
             yield dep
@@ -88,15 +91,17 @@ def _after(node: Node) -> Iterator[Node]:
                     yield root
 
 
-def _before(node: Node) -> Iterator[Node]:
+def _before(node: Node, claims: Claims) -> Iterator[Node]:
     """What waits for ``node``."""
     yield from node.dependents
+    if node.keys:
+        yield from claims.locked_out(node)
     for demand in node.roots_of:
         if demand.parent is not None:
             yield demand.parent
 
 
-def _way(sources: list[Node], goal: Node) -> list[Node] | None:
+def find_way(sources: list[Node], goal: Node, claims: Claims) -> list[Node] | None:
     """A way along "waits for" from one of ``sources`` to ``goal``, looked for from both ends in turn."""
     down: dict[Node, Node | None] = dict.fromkeys(sources)  # node -> the one it was reached from
     up: dict[Node, Node | None] = {goal: None}
@@ -104,14 +109,14 @@ def _way(sources: list[Node], goal: Node) -> list[Node] | None:
     meeting = goal if goal in down else None
     while meeting is None and forward and backward:
         node = forward.popleft()
-        for other in _after(node):
+        for other in _after(node, claims):
             if other not in down:
                 down[other] = node
                 forward.append(other)
                 if other in up:
                     meeting = other
         node = backward.popleft()
-        for other in _before(node):
+        for other in _before(node, claims):
             if other not in up:
                 up[other] = node
                 backward.append(other)

@@ -7,8 +7,9 @@ at most ``SLICE`` seconds in one turn of the loop. Bodies are run by the runners
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from time import perf_counter
 from typing import Any
@@ -17,7 +18,7 @@ from . import threads
 from ._definition import LOOP
 from ._task import Task
 from .account import Account
-from .attempt import Attempt
+from .attempt import Attempt, current
 from .completion import confirm
 from .errors import PlanError, TaskCancelled, TaskFailed
 from .graph import Build, Demand, Node
@@ -32,7 +33,7 @@ from .tree import leaves, settle
 __all__ = ["Executor"]
 
 SLICE = 0.005  # seconds
-STARTS = 256  # bodies started in one turn of the loop
+STARTS = 64  # bodies started in one turn of the loop: their first steps come on top, all in the next turn
 
 _executors: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Executor] = weakref.WeakKeyDictionary()
 
@@ -56,7 +57,8 @@ class Executor:
         self._runners: tuple[Runner, ...] = (LoopRunner(self), ThreadRunner(self))
         self._verifying: Iterator[None] | None = None
         self._awake = False
-        self._stopping: dict[Attempt, asyncio.Future[None]] = {}
+        self._context = contextvars.Context()
+        self._stopping: dict[Attempt, tuple[asyncio.Future[None], asyncio.TimerHandle]] = {}
         self._loose: set[asyncio.Task[Any]] = set()  # held strongly: the loop only knows its tasks weakly
 
     # Doors -------------------------------------------------------------------------------------------
@@ -88,14 +90,28 @@ class Executor:
         It does not last: what has not ended after ``grace`` is abandoned.
         """
         account: Account = demand.build.owner
+        grace_ends = self.loop.time() + account.grace
         # Twice the grace: a body that had to be given up lets go of its dynamic dependencies only then.
-        deadline = self.loop.time() + 2 * account.grace
+        deadline = grace_ends + account.grace
         while stopping and (left := deadline - self.loop.time()) > 0:
-            await asyncio.wait(stopping, timeout=left)
+            await asyncio.wait(stopping, timeout=min(left, max(grace_ends - self.loop.time(), 0.01)))
             self._cancel()
             self._tell()
             stopping = [future for future in {*stopping, *account.stopping} if not future.done()]
+            if self.loop.time() >= grace_ends:
+                stopping = self._give_up_hooks(account, stopping)
         self._rest()
+
+    def _give_up_hooks(self, account: Account, stopping: list[asyncio.Future[Any]]) -> list[asyncio.Future[Any]]:
+        """Name the hooks among ``stopping`` that did not stop; the bodies among it, which name themselves."""
+        bodies = []
+        for future in stopping:
+            task = self._planner.asks_for(future)
+            if task is None:
+                bodies.append(future)
+            else:
+                account.abandoned(task, [f"in its {'complete' if task._complete else 'exists'}() hook"])
+        return bodies
 
     def _rest(self) -> None:
         if not self._scheduler.builds:
@@ -128,9 +144,13 @@ class Executor:
         if attempt.cancelled:
             raise TaskCancelled(attempt.task)
         structure = settle(structure)
-        reply = self.loop.create_future()
-        demand = self.suspended(attempt, structure)
-        demand.reply = reply
+        reply: asyncio.Future[None] = self.loop.create_future()
+
+        def settled(_: Demand) -> None:
+            if not reply.done():
+                reply.set_result(None)
+
+        demand = self.suspended(attempt, structure, settled)
         try:
             await reply
         except asyncio.CancelledError:
@@ -152,8 +172,8 @@ class Executor:
 
     # What a runner reports (runners.Reports) ---------------------------------------------------------
 
-    def suspended(self, attempt: Attempt, structure: Any) -> Demand:
-        """The body waits for the tasks in ``structure``."""
+    def suspended(self, attempt: Attempt, structure: Any, reply: Callable[[Demand], object]) -> Demand:
+        """The body waits for the tasks in ``structure``; ``reply(demand)`` is called when they have ended."""
         for task in leaves(structure):
             if not isinstance(task, Task):
                 raise TypeError(
@@ -161,17 +181,21 @@ class Executor:
                     "and for lists, tuples and dicts of tasks"
                 )
         demand = self._scheduler.suspend(attempt.node)
+        demand.reply = reply
         self._name(demand, structure)
         return demand
 
     def returned(self, attempt: Attempt, value: Any) -> None:
         """A sync body ended with ``value``; its outputs have to be asked for on the loop."""
         if attempt.node.attempt is attempt:
-            task = asyncio.Task(self._confirm(attempt, value), loop=self.loop)
+            # In a context of the attempt's own: what it stores there is published in its name.
+            context = attempt.node.build.owner.context.copy()
+            task = asyncio.Task(self._confirm(attempt, value), loop=self.loop, context=context)
             self._loose.add(task)
             task.add_done_callback(self._loose.discard)
 
     async def _confirm(self, attempt: Attempt, value: Any) -> None:
+        current.set(attempt)
         try:
             value = await confirm(attempt, value)
         except BaseException as error:
@@ -189,7 +213,7 @@ class Executor:
         """The body raised ``error``."""
         node = attempt.node
         if self._ended(attempt):
-            if _of_others(error):
+            if _of_others(error, attempt.task):
                 self._scheduler.blocked(node, error)
             else:
                 self._scheduler.failed(node, error)
@@ -207,8 +231,11 @@ class Executor:
         node.attempt = None
         attempt.fence()  # what it has left behind, a thread or a task of its own, publishes nothing any more
         node.build.times[2 * node.index + 1] = perf_counter()
-        if attempt.cancelled and (future := self._stopping.pop(attempt, None)) and not future.done():
-            future.set_result(None)
+        if attempt.cancelled and (stopping := self._stopping.pop(attempt, None)):
+            future, timer = stopping
+            timer.cancel()
+            if not future.done():
+                future.set_result(None)
         self._wake()
         return True
 
@@ -217,7 +244,8 @@ class Executor:
     def _wake(self) -> None:
         if not self._awake:
             self._awake = True
-            self.loop.call_soon(self._turn)
+            # Not in the context of the body that happens to have woken it.
+            self.loop.call_soon(self._turn, context=self._context)
 
     def _turn(self) -> None:
         self._awake = False
@@ -273,9 +301,8 @@ class Executor:
 
     def _resume(self, demand: Demand) -> None:
         assert demand.parent is not None
-        attempt = demand.parent.attempt
-        if attempt is not None:
-            self._runners[demand.parent.lane].resume(attempt, demand)
+        if demand.parent.attempt is not None and demand.reply is not None:
+            demand.reply(demand)
 
     def _cancel(self) -> None:
         """Ask the bodies nobody wants any more to stop."""
@@ -287,22 +314,29 @@ class Executor:
             account: Account = node.build.owner
             attempt.cancelled = True
             attempt.fence()
-            future = self._stopping[attempt] = self.loop.create_future()
+            future = self.loop.create_future()
+            self._stopping[attempt] = future, self.loop.call_later(account.grace / 2, self._insist, attempt)
             account.stopping.add(future)
             future.add_done_callback(account.stopping.discard)
             self._runners[node.lane].cancel(attempt)
-            self.loop.call_later(account.grace / 2, self._insist, attempt)
 
     def _insist(self, attempt: Attempt) -> None:
         if attempt.node.attempt is attempt:  # it has swallowed the first cancel
             self._runners[attempt.node.lane].cancel(attempt)
-            self.loop.call_later(attempt.node.build.owner.grace / 2, self._abandon, attempt)
+            self._again(attempt, self._abandon)
+
+    def _again(self, attempt: Attempt, step: Callable[[Attempt], None]) -> None:
+        """Call ``step(attempt)`` after another half of the grace, unless the body ends before."""
+        if attempt in self._stopping:
+            future, _ = self._stopping[attempt]
+            timer = self.loop.call_later(attempt.node.build.owner.grace / 2, step, attempt)
+            self._stopping[attempt] = future, timer
 
     def _abandon(self, attempt: Attempt) -> None:
         node = attempt.node
         if node.attempt is attempt and attempt.publishing:
             # What it is making visible will be there: it is not said to be given up before that has ended.
-            self.loop.call_later(node.build.owner.grace / 2, self._abandon, attempt)
+            self._again(attempt, self._abandon)
         elif node.attempt is attempt:
             node.build.owner.abandoned(node.task, self._runners[node.lane].stack(attempt))
             if node.lane == LOOP:
@@ -321,8 +355,8 @@ class Executor:
             demand.build.owner.settled(demand)
 
 
-def _of_others(error: BaseException) -> bool:
-    """Whether ``error`` is the failure of tasks the body waited for, not caught there."""
+def _of_others(error: BaseException, task: Task) -> bool:
+    """Whether ``error`` is the failure of tasks that the body of ``task`` waited for, not caught there."""
     if isinstance(error, BaseExceptionGroup):
-        return all(map(_of_others, error.exceptions))
-    return isinstance(error, (TaskFailed, TaskCancelled))
+        return all(_of_others(inner, task) for inner in error.exceptions)
+    return isinstance(error, (TaskFailed, TaskCancelled)) and error.task != task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from .events import FinalStatus, Status
@@ -96,7 +97,7 @@ class Demand:
         self.remaining = 0  # roots without a final state
         self.fresh: list[Node] = []
         self.problems: list[tuple[Node | None, BaseException]] = []
-        self.reply: Any = None  # the future a body on the loop waits on
+        self.reply: Callable[[Demand], object] | None = None  # how its body gets the answer
 
 
 class Node:

@@ -80,7 +80,7 @@ class Hooks:
             if node.state >= FINAL:
                 continue  # nobody wants to know any more
             try:
-                answer = _ask(node)
+                answer = node.build.owner.context.copy().run(_ask, node)
             except BaseException as error:
                 answer = error
             with self._lock:

@@ -80,9 +80,10 @@ class Places:
                 node = lane.ready.popleft()
                 if node.state != READY:
                     continue  # cancelled while it waited
-                if node.keys and not self._may_run(node):
+                if node.keys:
                     node.state = LOCKING
-                    continue
+                    if not self._may_run(node):
+                        continue
                 self.take(node)
                 return node
         return None

@@ -172,6 +172,8 @@ class Planner:
 
     def _checker_ended(self, task: asyncio.Task[None]) -> None:
         del self._checkers[task]
+        if not task.cancelled():
+            task.exception()  # seen: every answer has been given to its node
         if self._questions and not self._checkers:
             self._start_checker()
 
@@ -188,9 +190,9 @@ class Planner:
                 try:
                     answer = await (_complete(node) if begun is None else begun)
                 except BaseException as error:
-                    if node.state >= FINAL or me.cancelling():
+                    if isinstance(error, asyncio.CancelledError) and me.cancelling():
                         raise
-                    answer = error
+                    answer = error  # of no interest any more if the node has its end; never passed on to the loop
                 self._checkers[me] = None
                 self._answered(node, answer)
                 self._wake()
@@ -213,6 +215,11 @@ class Planner:
         for task in stopped:
             task.cancel()
         return stopped
+
+    def asks_for(self, checker: asyncio.Future[Any]) -> Task | None:
+        """The task whose completeness ``checker`` still asks about."""
+        node = self._checkers.get(checker)  # type: ignore[call-overload]
+        return None if node is None else node.task
 
     def close(self) -> None:
         """The last build has ended."""

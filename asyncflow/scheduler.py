@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import graph
 from .claims import Claims
-from .cycles import find_cycles, tasks_of
+from .cycles import find_cycles, find_way, tasks_of
 from .errors import CycleError, PlanError
 from .graph import (
     BLOCKED,
@@ -73,10 +73,12 @@ class Scheduler:
         self.settled: deque[Demand] = deque()
         self.finals: deque[Node] = deque()
         self._claims = Claims()
-        self._places = Places(self._claims.hold)
+        self._places = Places(self._may_run)
         self._unverified: deque[Demand] = deque()
         self._successors: dict[Node, Node] = {}  # wanted again while the old body is being stopped
         self._stopping = 0  # bodies that are being stopped
+        self._told = False  # a body was told of a ring through a target's lock
+        self._orphans: dict[Node, None] = {}  # still wanted, and perhaps on the account of a build that has left
 
     # Wanting -----------------------------------------------------------------------------------------
 
@@ -92,7 +94,13 @@ class Scheduler:
 
     def next(self) -> Node | Demand | None:
         """The next thing there is a place for: a node to start, or a demand to answer. It has its place."""
-        return self._places.next()
+        if self._orphans:
+            self._hand_over()
+        step = self._places.next()
+        if step is None and self._told:
+            self._told = False
+            step = self._places.next()  # a body that was told of a ring goes on, in a build passed over already
+        return step
 
     def suspend(self, node: Node) -> Demand:
         """The body of ``node`` waits for more tasks: name them with ``want``, then call ``asked``.
@@ -228,7 +236,7 @@ class Scheduler:
         while self._unverified:
             demand = self._unverified[0]
             found: list[list[Node]] = []
-            yield from find_cycles(demand, found)
+            yield from find_cycles(demand, found, self._claims)
             self._unverified.popleft()
             demand.problems += [
                 (None if path[0] is demand.parent else path[0], CycleError(tasks_of(path))) for path in found
@@ -270,6 +278,21 @@ class Scheduler:
             return COMPLETE
         self._places.queue(node)
         return 0
+
+    def _may_run(self, node: Node) -> bool:
+        """Whether nobody else is making the targets of ``node``; if somebody is, no body may wait for it in a ring."""
+        if self._claims.hold(node):
+            return True
+        way = find_way(self._claims.holders(node), node, self._claims)
+        if way is not None:
+            # The first of them holds the target, and its body waits for the second: it is told so, and goes on.
+            holder, following = way[0], way[1]
+            demand = next(child for child in holder.children if child.state < SETTLED and following in child.roots)
+            demand.problems.append((None, CycleError(tasks_of([*way, holder]))))
+            self._settle(demand)
+            self._unwant(demand)
+            self._told = True
+        return False
 
     # Ends --------------------------------------------------------------------------------------------
 
@@ -374,6 +397,7 @@ class Scheduler:
             # The last one out, and every node has its end: no need to go from node to node.
             self.nodes.clear()
             self._claims.clear()
+            self._orphans.clear()
             return
         demand.state = LEFT
         self._unwant(demand)
@@ -398,7 +422,7 @@ class Scheduler:
                     stack += child.roots
                     child.roots = []
             self._forget(node)
-        self._hand_over([node for node in kept if node.wanted])
+        self._orphans.update((node, None) for node in kept if node.build.closed)
 
     def _forget(self, node: Node) -> None:
         """Nobody wants ``node`` any more."""
@@ -415,8 +439,10 @@ class Scheduler:
         if self.nodes.get(node.task) is node:
             del self.nodes[node.task]
 
-    def _hand_over(self, stack: list[Node]) -> None:
+    def _hand_over(self) -> None:
         """What a build that has left paid for, and others still want, goes to the account of one of those."""
+        stack = list(self._orphans)
+        self._orphans.clear()
         while stack:
             node = stack.pop()
             if not node.build.closed or not node.wanted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Generator
+from contextvars import copy_context
 from typing import Any, ClassVar, Literal
 
 from .attempt import current
@@ -123,7 +124,7 @@ async def ask(target: Target) -> bool:
     elif target._how == "inline":
         answer = target._exists()
     else:
-        answer = await asyncio.get_running_loop().run_in_executor(files, target._exists)
+        answer = await asyncio.get_running_loop().run_in_executor(files, copy_context().run, target._exists)
         if inspect.isawaitable(answer):
             answer = await answer
     return check_answer(target, "exists", answer)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import os
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 
 from asyncflow import (
     Abandoned,
+    ConfigError,
     CycleError,
     Event,
     ExternalTask,
@@ -1096,7 +1099,7 @@ async def test_events_are_numbered_and_in_order_of_cause() -> None:
 
 async def test_a_dependency_has_finished_before_its_body_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
-    resume = ThreadRunner.resume
+    answer = ThreadRunner._answer
 
     class Parent(Task):
         def run(self) -> Any:
@@ -1108,9 +1111,9 @@ async def test_a_dependency_has_finished_before_its_body_goes_on(monkeypatch: py
 
     def spy(self: ThreadRunner, *args: Any) -> None:
         log.append("goes on")
-        resume(self, *args)
+        answer(self, *args)
 
-    monkeypatch.setattr(ThreadRunner, "resume", spy)
+    monkeypatch.setattr(ThreadRunner, "_answer", spy)
     await build(Parent(), on_event=listen)
     assert log == ["Value(n=1)", "goes on", "Parent()"]
 
@@ -1204,3 +1207,197 @@ async def test_a_hundred_thousand_tasks(shape: str) -> None:
 
     assert (await build(Link(n=n - 1))).counts == {"succeeded": n}
     assert (await build(Link(n=n - 1))).counts == {"complete": 1}
+
+
+# Found by trying to break it -----------------------------------------------------------------------------
+
+
+async def test_many_sync_bodies_store_what_they_return_each_in_its_own_name() -> None:
+    class Returns(Task):
+        n: int
+
+        def output(self) -> MemoryTarget:
+            return MemoryTarget(f"returned-{self.n}")
+
+        def run(self) -> int:
+            return self.n
+
+    result = await build([Returns(n=n) for n in range(200)])
+    result.raise_for_failure()
+    assert result.counts == {"succeeded": 200}
+    assert [MemoryTarget(f"returned-{n}").get() for n in range(200)] == list(range(200))
+
+
+async def test_the_rest_of_a_plain_body_may_be_a_coroutine() -> None:
+    class Mixed(Task):
+        n: int
+
+        def run(self) -> Any:
+            return self._rest()
+
+        async def _rest(self) -> int:
+            return 1 + await Value(n=self.n)
+
+    class GivesATask(Task):
+        async def run(self) -> Any:
+            return Value(n=7)
+
+    result = await build([Mixed(n=1), GivesATask()], concurrency=1)
+    assert result[Mixed(n=1)] == 2
+    assert result[GivesATask()] == Value(n=7), "a task returned is a value, not a wish"
+    assert result.counts == {"succeeded": 3}
+
+
+@pytest.mark.parametrize("first", ["the holder", "the other"])
+async def test_a_ring_through_a_targets_lock_is_a_cycle(first: str) -> None:
+    """A makes a target and asks for B, which another build has planned, and which makes the same target."""
+    holding, planned = asyncio.Event(), asyncio.Event()
+
+    class B(Task):
+        def output(self) -> MemoryTarget:
+            return MemoryTarget("the same")
+
+        async def run(self) -> None:
+            self.output().put("b")
+
+    class A(Task):
+        def output(self) -> MemoryTarget:
+            return MemoryTarget("the same")
+
+        async def run(self) -> str | None:
+            holding.set()
+            await planned.wait()
+            try:
+                await B()
+            except CycleError:
+                entered["told"] += 1
+            self.output().put("a")
+            return None
+
+    class Blocks(Task):
+        """Takes the second build's only place, so that B is still to be started when A asks for it."""
+
+        async def run(self) -> None:
+            await asked.wait()
+
+    asked = asyncio.Event()
+    one = asyncio.create_task(build(A()))
+    await holding.wait()
+    wanted = [B()] if first == "the other" else [Blocks(), B()]
+    two = asyncio.create_task(build(wanted, concurrency=1))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    planned.set()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    asked.set()
+    async with asyncio.timeout(5):
+        results = [await one, await two]
+    assert all(results)
+    assert entered["told"] == 1
+    assert results[1].tasks[B()].status == "adopted"
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit, SystemExit, KeyboardInterrupt])
+async def test_nothing_a_listener_raises_reaches_the_engine(
+    error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    def listen(event: Event) -> None:
+        raise error
+
+    async with asyncio.timeout(5):
+        result = await build([Awaits(), YieldsInThread()], on_event=listen)
+    assert result.ok
+    assert "on_event" in caplog.text
+
+
+async def test_listeners_and_sync_hooks_run_in_the_callers_context() -> None:
+    seen: set[str] = set()
+
+    class Asked(Target):
+        def exists(self) -> bool:
+            seen.add(f"hook {request_id.get()}")
+            return entered["made"] > 0
+
+    class Makes(Task):
+        def output(self) -> Asked:
+            return Asked()
+
+        async def run(self) -> None:
+            request_id.set("the body's")
+            await Value(n=1)
+            entered["made"] += 1
+
+    def listen(event: Event) -> None:
+        seen.add(f"listener {request_id.get()}")
+        MemoryTarget("log").put(event.seq)  # in nobody's name: it is not refused
+
+    request_id.set("r2")
+    (await build(Makes(), on_event=listen)).raise_for_failure()
+    # Asked while planning; and again in the body's own context, when it had ended.
+    assert seen == {"hook r2", "hook the body's", "listener r2"}
+    assert await MemoryTarget("log").exists()
+
+
+async def test_a_cancelled_build_is_not_kept_alive_by_its_timers() -> None:
+    inside = asyncio.Event()
+
+    class Slow(Task):
+        async def run(self) -> None:
+            inside.set()
+            await asyncio.Event().wait()
+
+    slow = Slow()
+    alive = weakref.ref(slow)
+    building = asyncio.create_task(build(slow, grace=60))
+    await inside.wait()
+    building.cancel()
+    await asyncio.wait([building])
+    del slow, building
+    gc.collect()
+    assert alive() is None
+
+
+@pytest.mark.parametrize("how", ["swallows", "exits"])
+async def test_a_dropped_hook_that_does_not_stop(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    asked, release = asyncio.Event(), asyncio.Event()
+    events: list[Event] = []
+
+    class Slow(Target):
+        async def exists(self) -> bool:
+            asked.set()
+            while not release.is_set():
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    if how == "exits":
+                        raise SystemExit(3) from None
+            return True
+
+    class Makes(Task):
+        def output(self) -> Slow:
+            return Slow()
+
+        async def run(self) -> None: ...
+
+    building = asyncio.create_task(build(Makes(), grace=0.05, on_event=events.append))
+    await asked.wait()
+    building.cancel()
+    await asyncio.wait([building])
+    assert building.cancelled()
+    named = [event.task for event in events if isinstance(event, Abandoned)]
+    assert named == ([Makes()] if how == "swallows" else [])
+    release.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_options_that_look_right() -> None:
+    async def listen(event: Event) -> None: ...
+
+    with pytest.raises(ConfigError, match="plain function"):
+        await build(Value(n=1), on_event=listen)
+    with pytest.raises(ConfigError, match="grace"):
+        await build(Value(n=1), grace=True)
+    with pytest.raises(TypeError, match="None is not a task"):
+        await build(None)  # type: ignore[arg-type]

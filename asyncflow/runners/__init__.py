@@ -1,8 +1,9 @@
-"""Where bodies run. A runner is told ``start``, ``resume`` and ``cancel``, and reports what became of it."""
+"""Where bodies run. A runner is told ``start`` and ``cancel``, and reports what became of it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..attempt import Attempt
@@ -16,8 +17,8 @@ class Reports(Protocol):
 
     loop: asyncio.AbstractEventLoop
 
-    def suspended(self, attempt: Attempt, structure: Any) -> Demand:
-        """The body waits for the tasks in ``structure``; the answer comes by ``resume``."""
+    def suspended(self, attempt: Attempt, structure: Any, reply: Callable[[Demand], object]) -> Demand:
+        """The body waits for the tasks in ``structure``; ``reply(demand)`` is called when they have ended."""
         ...
 
     def returned(self, attempt: Attempt, value: Any) -> None:
@@ -38,9 +39,6 @@ class Runner(Protocol):
 
     def start(self, attempt: Attempt) -> None:
         """Enter the body of ``attempt.task``, in a copy of its build's context."""
-
-    def resume(self, attempt: Attempt, demand: Demand) -> None:
-        """``demand``, for which the body waits, has been settled."""
 
     def cancel(self, attempt: Attempt) -> None:
         """Ask the body to stop; may be called more than once."""

@@ -10,7 +10,6 @@ from typing import Any
 
 from ..attempt import Attempt, current
 from ..completion import confirm, confirmed
-from ..graph import Demand
 from . import Reports
 
 __all__ = ["LoopRunner"]
@@ -64,15 +63,14 @@ class LoopRunner:
             except StopAsyncIteration:
                 return
 
-    def resume(self, attempt: Attempt, demand: Demand) -> None:
-        if not demand.reply.done():
-            demand.reply.set_result(None)
-
     def cancel(self, attempt: Attempt) -> None:
-        handle: asyncio.Task[None] = attempt.handle
+        handle: asyncio.Task[None] | None = attempt.handle
+        if handle is None:  # it could not be started
+            return self._reports.cancelled(attempt)
         handle.cancel()
         # One that was never entered reports nothing by itself.
         handle.add_done_callback(partial(self._gone, attempt))
+        return None
 
     def _gone(self, attempt: Attempt, _: asyncio.Task[None]) -> None:
         self._reports.cancelled(attempt)

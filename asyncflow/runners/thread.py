@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 from ..attempt import Attempt, current
@@ -116,19 +117,19 @@ class ThreadRunner:
             )
         else:
             try:
-                self._reports.suspended(attempt, structure)
+                self._reports.suspended(attempt, structure, partial(self._answer, attempt))
             except BaseException as error:  # not a task, say: the generator's own mistake
                 attempt.handle.inbox.put(error)
             else:
                 attempt.handle.parked = True
                 self._parked += 1
 
-    def resume(self, attempt: Attempt, demand: Demand) -> None:
-        self._answer(attempt, demand)
-
     def cancel(self, attempt: Attempt) -> None:
+        if attempt.handle is None:  # it could not be started
+            return self._reports.cancelled(attempt)
         # A body that is not parked cannot be stopped; a parked one is closed where it stands.
         self._answer(attempt, _Stop())
+        return None
 
     def _answer(self, attempt: Attempt, message: Demand | BaseException) -> None:
         self._parked -= attempt.handle.parked
