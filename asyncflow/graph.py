@@ -120,7 +120,7 @@ class Node:
         self.dependents: list[Node] = NONE  # nodes that wait for it statically
         self.waiting = 0  # static dependencies without a final state
         self.wanted = 0  # demands it is a root of, and wanted nodes that depend on it
-        self.roots_of: list[Demand] = NONE  # demands that wait for it
+        self.roots_of: dict[Demand, int] = NONE  # demands that wait for it, and how often each has named it
         self.children: list[Demand] = NONE  # what its body asked for
         self.outstanding = 0  # engine awaits of its body that have not been answered
         self.structure: Any = None  # what requires() gave

@@ -75,8 +75,11 @@ def _what(node: Node) -> str:
 
 
 def describe(error: BaseException | None) -> str:
-    """``ValueError: row 17``, on one line."""
+    """``ValueError: row 17``, on one line; of a group, what is in it."""
     if error is None:
         return "no reason known"
+    if isinstance(error, BaseExceptionGroup):
+        inner = "; ".join(map(describe, error.exceptions[:3])) + ("; ..." if len(error.exceptions) > 3 else "")
+        return f"{type(error).__name__}: {error.message} ({inner})"
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

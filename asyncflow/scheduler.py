@@ -125,8 +125,8 @@ class Scheduler:
         if node.state < FINAL:
             demand.remaining += 1
             if node.roots_of is NONE:
-                node.roots_of = []
-            node.roots_of.append(demand)
+                node.roots_of = {}
+            node.roots_of[demand] = node.roots_of.get(demand, 0) + 1
 
     def asked(self, demand: Demand) -> None:
         """Every root of ``demand`` has been named."""
@@ -354,9 +354,11 @@ class Scheduler:
                     final = self._start_or_end(other)
                     if final:
                         stack.append((other, final))
+            if not node.roots_of:
+                continue
             demands, node.roots_of = node.roots_of, NONE
-            for demand in demands:
-                demand.remaining -= 1
+            for demand, times in demands.items():
+                demand.remaining -= times
                 if not demand.remaining and demand.state == GOING:
                     self._settle(demand)
 
@@ -406,8 +408,8 @@ class Scheduler:
         """Take the demand's wants back: forget what nobody else wants, hand over what others still do."""
         stack, demand.roots = demand.roots, []
         for root in stack:
-            if root.roots_of is not NONE and demand in root.roots_of:
-                root.roots_of.remove(demand)
+            if root.roots_of:
+                root.roots_of.pop(demand, None)
         kept: list[Node] = []
         while stack:
             node = stack.pop()

@@ -1392,6 +1392,11 @@ async def test_a_dropped_hook_that_does_not_stop(how: str, caplog: pytest.LogCap
         await asyncio.sleep(0)
 
 
+async def test_a_failed_group_shows_what_is_in_it() -> None:
+    [error] = (await build(RaisesOnLoop(which="group", where=""))).errors()
+    assert "several (ValueError: one; TypeError: two)" in str(error)
+
+
 async def test_options_that_look_right() -> None:
     async def listen(event: Event) -> None: ...
 
