@@ -90,16 +90,16 @@ class Executor:
         It does not last: what has not ended after ``grace`` is abandoned.
         """
         account: Account = demand.build.owner
-        grace_ends = self.loop.time() + account.grace
-        # Twice the grace: a body that had to be given up lets go of its dynamic dependencies only then.
-        deadline = grace_ends + account.grace
-        while stopping and (left := deadline - self.loop.time()) > 0:
-            await asyncio.wait(stopping, timeout=min(left, max(grace_ends - self.loop.time(), 0.01)))
-            self._cancel()
-            self._tell()
-            stopping = [future for future in {*stopping, *account.stopping} if not future.done()]
-            if self.loop.time() >= grace_ends:
-                stopping = self._give_up_hooks(account, stopping)
+        deadline = self.loop.time()
+        # Twice: a body that had to be given up lets go of its dynamic dependencies only then.
+        for _ in range(2):
+            deadline += account.grace
+            while stopping and (left := deadline - self.loop.time()) > 0:
+                await asyncio.wait(stopping, timeout=left)
+                self._cancel()
+                self._tell()
+                stopping = [future for future in {*stopping, *account.stopping} if not future.done()]
+            stopping = self._give_up_hooks(account, stopping)
         self._rest()
 
     def _give_up_hooks(self, account: Account, stopping: list[asyncio.Future[Any]]) -> list[asyncio.Future[Any]]:
