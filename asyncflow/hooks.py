@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 from .graph import FINAL, Node
@@ -22,6 +23,7 @@ __all__ = ["Hooks"]
 
 THREADS = 8
 TICK = 0.005  # seconds
+SLICE = 0.005  # seconds of answers passed on in one turn of the loop
 SLOW = 64  # answers per tick below which another thread may help
 
 
@@ -95,11 +97,17 @@ class Hooks:
                     return  # the loop has been closed: nobody is left to hear it
 
     def _deliver(self) -> None:
-        with self._lock:
-            answers, self._answers = self._answers, deque()
-            self._posted = False
-        for node, answer in answers:
+        deadline = perf_counter() + SLICE
+        while True:
+            with self._lock:
+                if not self._answers:
+                    self._posted = False
+                    return
+                node, answer = self._answers.popleft()
             self._answered(node, answer)
+            if perf_counter() > deadline:
+                self._loop.call_soon(self._deliver)
+                return
 
 
 def _ask(node: Node) -> Any:
