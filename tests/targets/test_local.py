@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 import asyncflow
 from asyncflow import LocalTarget, TargetStateUnknown, Task
 from asyncflow.targets._files import HOP
+from asyncflow.threads import files
 from tests import leaks
 
 needs_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="not root: cannot drop rights")
@@ -186,6 +187,118 @@ def test_lines_are_those_of_open(
             assert asyncio.run(read("r", newline=newline)) == list(plain)
         with open(path, "rb") as raw:
             assert asyncio.run(read("rb")) == list(raw)
+
+
+calls = st.lists(st.one_of(st.integers(-1, 12), st.sampled_from(["readline", "next"])), max_size=25)
+
+
+@settings(max_examples=300)
+@given(texts, st.sampled_from([None, "", "\n", "\r", "\r\n", "rb"]), st.integers(1, 40), calls)
+def test_calls_in_any_order_give_what_a_plain_file_gives(
+    tmp_path_factory: pytest.TempPathFactory, text: str, newline: str | None, hop: int, calls: list[Any]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "calls.txt"
+    path.write_bytes(text.encode())
+    mode, options = ("rb", {}) if newline == "rb" else ("r", {"newline": newline, "encoding": "utf-8"})
+
+    async def read() -> list[Any]:
+        async with LocalTarget(path).open(mode, **options) as file:  # type: ignore[call-overload]
+            return [
+                await file.read(call) if isinstance(call, int) else
+                await file.readline() if call == "readline" else
+                await anext(file, None)
+                for call in calls
+            ]  # fmt: skip
+
+    with pytest.MonkeyPatch.context() as patch, open(path, mode, **options) as plain:
+        patch.setattr("asyncflow.targets._files.HOP", hop)
+        expected = [
+            plain.read(call) if isinstance(call, int) else
+            plain.readline() if call == "readline" else
+            next(plain, None)
+            for call in calls
+        ]  # fmt: skip
+        assert asyncio.run(read()) == expected
+
+
+@pytest.mark.parametrize("mode", ["r", "rb"])
+async def test_small_reads_do_not_cost_a_hop_each(
+    target: LocalTarget, mode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(target.path).write_text("0123456\n" * (HOP // 4))  # two hops
+    hops = 0
+    submit = files.submit
+
+    def counted(*args: Any) -> Any:
+        nonlocal hops
+        hops += 1
+        return submit(*args)
+
+    monkeypatch.setattr(files, "submit", counted)
+    async with target.open(mode) as file:
+        read = 0
+        while piece := await file.read(100):
+            read += len(piece)
+        assert await file.readline() == piece
+    assert read == 2 * HOP
+    assert hops <= 8  # open, two of content, the ends, close
+
+
+async def test_a_reader_shared_by_tasks_reads_to_the_end(target: LocalTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that finds what it waited for taken by another has not come to the end."""
+    monkeypatch.setattr("asyncflow.targets._files.HOP", 1)
+    Path(target.path).write_text("".join(f"{n:03d}\n" for n in range(30)))
+    got: list[str] = []
+
+    async def some(file: Any, call: str) -> None:
+        while data := await (file.readline() if call == "readline" else file.read(4)):
+            got.append(data)
+
+    async with target.open() as file:
+        await asyncio.gather(*(some(file, call) for call in ("readline", "read") * 3))
+    assert sorted("".join(got).split()) == [f"{n:03d}" for n in range(30)]
+
+
+# A forgotten await ---------------------------------------------------------------------------------------
+
+
+async def test_what_is_written_without_await_is_published(target: LocalTarget) -> None:
+    async with target.open("w") as out:
+        out.write("a")
+        await out.write("b")
+        out.writelines(["c", "d"])
+        later = out.write("e" * HOP)
+        gc.collect()  # and no RuntimeWarning: warnings are errors here
+        out.write("f")
+        assert await later == HOP
+        assert await later == HOP
+        out.write("g")
+    assert Path(target.path).read_text() == "abcd" + "e" * HOP + "fg"
+    async with target.open("wb") as raw:
+        data = bytearray(b"then")
+        raw.write(data)  # type: ignore[type-var]
+        data[:] = b"late"
+    assert Path(target.path).read_bytes() == b"then"
+
+
+async def test_a_write_that_cannot_be_says_so_without_await(target: LocalTarget) -> None:
+    async with target.open("w") as out:
+        with pytest.raises(TypeError):
+            out.write(b"bytes")  # type: ignore[type-var]
+        with pytest.raises(TypeError):
+            out.writelines(["a", 5])  # type: ignore[list-item]
+        big = out.write("b" * HOP)
+        await out.commit()
+        with pytest.raises(ValueError, match="closed"):
+            out.write("more")
+        with pytest.raises(ValueError, match="closed"):
+            out.writelines(["more"])
+        assert await big == HOP  # published with the commit
+    assert Path(target.path).read_text() == "a" + "b" * HOP
+    with pytest.raises(UnicodeEncodeError):  # as where each is awaited
+        async with target.open("w", encoding="ascii") as out:
+            out.write("ä")
+    assert Path(target.path).read_text() == "a" + "b" * HOP
 
 
 def test_the_sync_handle_serves_the_standard_library(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -165,20 +166,28 @@ async def test_what_a_cancelled_read_has_read_is_not_lost(tmp_path: Path, style:
     path = tmp_path / "in.txt"
     text = "".join(f"line {n}\n" for n in range(60_000))
     path.write_text(text)
-    for how in ("line", "read"):
-        async with LocalTarget(path).open() as file:
-            seen: list[str] = []
+    for how, mode in itertools.product(("line", "read", "readline", "sizes", "mixed"), ("r", "rb")):
+        async with LocalTarget(path).open(mode) as file:  # type: ignore[call-overload]
+            seen: list[Any] = []
 
+            # Run in this very turn of the for, so B023 does not apply to what follows.
             async def some() -> None:
-                if how == "line":  # noqa: B023  # run in this very turn of the for, as what follows
+                if how == "line":  # noqa: B023
                     async for line in file:
                         seen.append(line)  # noqa: B023, PERF401
-                else:
+                elif how == "read":  # noqa: B023
                     seen.append(await file.read())  # noqa: B023
+                else:
+                    while data := await (
+                        file.readline()
+                        if how == "readline" or (how == "mixed" and len(seen) % 2)  # noqa: B023
+                        else file.read(len(seen) * 997 % 10_000 + 1)  # noqa: B023
+                    ):
+                        seen.append(data)  # noqa: B023
 
             # Each run is cancelled at its n-th suspension and the next one goes on with the same handle.
             await sweep(some, lambda outcome: None, style)
-            assert "".join(seen) == text
+            assert (b"" if mode == "rb" else "").join(seen) == (text.encode() if mode == "rb" else text), (how, mode)
 
 
 async def test_lines_after_a_cancelled_read_are_refused(tmp_path: Path) -> None:
