@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
-
-if importlib.util.find_spec("pyright") is None:
-    pytest.skip("pyright is in the `dev` extra: types are checked on one interpreter only", allow_module_level=True)
 
 ROOT = Path(__file__).parent.parent
 WRONG = ROOT / "tests" / "typing" / "errors.py"
