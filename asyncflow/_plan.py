@@ -60,6 +60,12 @@ class Plan:
         ]
         return {"schema": 1, "items": items}
 
+    def to_json(self) -> str:
+        """``to_dict()`` as one JSON document."""
+        import json
+
+        return json.dumps(self.to_dict())
+
     def __str__(self) -> str:
         return "\n".join([*(f"  {item}" for item in self.items), self.summary()])
 

@@ -209,6 +209,12 @@ class BuildResult:
             ],
         }
 
+    def to_json(self) -> str:
+        """``to_dict()`` as one JSON document."""
+        import json
+
+        return json.dumps(self.to_dict())
+
     def __repr__(self) -> str:
         return f"<BuildResult {self.run_id} {self.status}: {self.summary()}>"
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
 import asyncflow
-from asyncflow import ConfigError, MemoryTarget, Task, build
+from asyncflow import ConfigError, MemoryTarget, Task, build, plan
 
 
 class Number(Task):
@@ -62,6 +63,21 @@ async def test_await_outside_a_build_is_a_build() -> None:
 
 def test_run_is_build_without_a_loop() -> None:
     assert asyncflow.run([Sum(upto=3)])[Sum(upto=3)].get() == 3
+
+
+async def test_a_result_and_a_plan_as_json() -> None:
+    planned = json.loads((await plan(Sum(upto=1))).to_json())
+    assert [(item["task"], item["action"]) for item in planned["items"]] == [
+        ("Sum(upto=1)", "run"),
+        ("Number(n=0)", "run"),
+    ]
+    document = json.loads((await build(Sum(upto=1))).to_json())
+    assert (document["schema"], document["status"], document["counts"]) == (1, "succeeded", {"succeeded": 2})
+    [first, _] = document["tasks"]
+    assert first["task_id"] == Sum(upto=1).task_id
+    assert first["reason"] == "output missing"
+    assert first["output"] == "MemoryTarget('sum-1')"
+    assert first["started"] <= first["finished"]
 
 
 async def test_run_inside_a_loop_says_what_to_write() -> None:
