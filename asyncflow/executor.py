@@ -11,6 +11,7 @@ import contextvars
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -20,9 +21,9 @@ from ._task import Task
 from .account import Account
 from .attempt import Attempt, current
 from .completion import confirm
-from .errors import PlanError, TaskCancelled, TaskFailed
+from .errors import TaskCancelled, TaskFailed
 from .graph import Build, Demand, Node
-from .outcomes import answer
+from .outcomes import answer, settled
 from .planner import Planner
 from .runners import Runner
 from .runners.loop import LoopRunner
@@ -59,6 +60,7 @@ class Executor:
         self._awake = False
         self._context = contextvars.Context()
         self._stopping: dict[Attempt, tuple[asyncio.Future[None], asyncio.TimerHandle]] = {}
+        self._confirming: dict[Attempt, asyncio.Task[None]] = {}
         self._loose: set[asyncio.Task[Any]] = set()  # held strongly: the loop only knows its tasks weakly
 
     # Doors -------------------------------------------------------------------------------------------
@@ -135,9 +137,7 @@ class Executor:
         is not a task.
         """
         demand, structure = await self.ask(attempt, structure)
-        if demand.problems:
-            raise PlanError.of([problem for _, problem in demand.problems])
-        return answer(structure, demand.roots)
+        return settled(demand, structure)
 
     async def ask(self, attempt: Attempt, structure: Any) -> tuple[Demand, Any]:
         """As ``request``, without a verdict: the settled demand, and ``structure`` ready to be read."""
@@ -146,11 +146,11 @@ class Executor:
         structure = settle(structure)
         reply: asyncio.Future[None] = self.loop.create_future()
 
-        def settled(_: Demand) -> None:
+        def wake(_: Demand) -> None:
             if not reply.done():
                 reply.set_result(None)
 
-        demand = self.suspended(attempt, structure, settled)
+        demand = self.suspended(attempt, structure, wake)
         try:
             await reply
         except asyncio.CancelledError:
@@ -191,8 +191,12 @@ class Executor:
             # In a context of the attempt's own: what it stores there is published in its name.
             context = attempt.node.build.owner.context.copy()
             task = asyncio.Task(self._confirm(attempt, value), loop=self.loop, context=context)
-            self._loose.add(task)
-            task.add_done_callback(self._loose.discard)
+            self._confirming[attempt] = task
+            task.add_done_callback(partial(self._confirmed, attempt))
+
+    def _confirmed(self, attempt: Attempt, _: asyncio.Task[None]) -> None:
+        del self._confirming[attempt]
+        self.cancelled(attempt)  # unless it has reported by itself: one that was never entered does not
 
     async def _confirm(self, attempt: Attempt, value: Any) -> None:
         current.set(attempt)
@@ -318,11 +322,19 @@ class Executor:
             self._stopping[attempt] = future, self.loop.call_later(account.grace / 2, self._insist, attempt)
             account.stopping.add(future)
             future.add_done_callback(account.stopping.discard)
-            self._runners[node.lane].cancel(attempt)
+            self._stop(attempt)
+
+    def _stop(self, attempt: Attempt) -> None:
+        """Ask the body to stop, or what confirms its outputs after it."""
+        confirming = self._confirming.get(attempt)
+        if confirming is None:
+            self._runners[attempt.node.lane].cancel(attempt)
+        else:
+            confirming.cancel()
 
     def _insist(self, attempt: Attempt) -> None:
         if attempt.node.attempt is attempt:  # it has swallowed the first cancel
-            self._runners[attempt.node.lane].cancel(attempt)
+            self._stop(attempt)
             self._again(attempt, self._abandon)
 
     def _again(self, attempt: Attempt, step: Callable[[Attempt], None]) -> None:

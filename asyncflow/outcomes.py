@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import MissingInput, TaskCancelled, TaskFailed, UpstreamFailed
-from .graph import BLOCKED, CANCELLED, MISSING, THERE, UNKNOWN, Node
+from .errors import MissingInput, PlanError, TaskCancelled, TaskFailed, UpstreamFailed
+from .graph import BLOCKED, CANCELLED, MISSING, THERE, UNKNOWN, Demand, Node
 from .tree import map_leaves
 
-__all__ = ["answer", "describe", "failure", "root_cause", "value_of"]
+__all__ = ["answer", "describe", "failure", "root_cause", "settled", "value_of"]
 
 
 def value_of(node: Node) -> Any:
@@ -29,6 +29,13 @@ def answer(structure: Any, roots: list[Node]) -> Any:
         raise error
     nodes = iter(roots)
     return map_leaves(structure, lambda _: value_of(next(nodes)))
+
+
+def settled(demand: Demand, structure: Any) -> Any:
+    """What a body gets for ``structure``, the tasks of a settled ``demand``. Raises ``PlanError``, or as ``answer``."""
+    if demand.problems:
+        raise PlanError.of([problem for _, problem in demand.problems])
+    return answer(structure, demand.roots)
 
 
 def root_cause(node: Node) -> Node:

@@ -353,7 +353,16 @@ async def test_a_graph_error_of_a_dynamic_dependency_is_thrown_at_the_await() ->
             return str(error)
         return "nothing"
 
-    assert "which is not a task" in (await build(parent()))[parent()]
+    class InThread(Task):
+        def run(self) -> Any:
+            try:
+                yield [RequiresWrong(what="number"), RequiresWrong(what="raises")]
+            except PlanError as error:
+                return len(error.problems)
+
+    result = await build([parent(), InThread()])
+    assert "which is not a task" in result[parent()]
+    assert result[InThread()] == 2, "every problem is thrown, as on the loop"
 
 
 async def test_a_task_without_run() -> None:
@@ -896,6 +905,42 @@ async def test_what_a_cancelled_body_had_asked_for_is_waited_for(how: str) -> No
     await asyncio.wait([building])
     assert entered["ended"] == 3
     assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("what", ["the rest of the body", "the target"])
+async def test_what_comes_after_a_sync_body_is_stopped_too(what: str) -> None:
+    """A plain ``def run`` has returned; its coroutine, or its target's async ``exists``, is being waited for."""
+    inside = asyncio.Event()
+    events: list[Event] = []
+
+    async def forever() -> None:
+        inside.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            entered["stopped"] += 1
+
+    class Slow(Target):
+        async def exists(self) -> bool:
+            if entered["ran"] and what == "the target":
+                await forever()
+            return False
+
+    class Makes(Task):
+        def output(self) -> Slow:
+            return Slow()
+
+        def run(self) -> Any:
+            entered["ran"] += 1
+            return forever() if what == "the rest of the body" else None
+
+    building = asyncio.create_task(build(Makes(), on_event=events.append))
+    await inside.wait()
+    building.cancel()
+    await asyncio.wait([building])
+    assert building.cancelled()
+    assert entered["stopped"] == 1
+    assert not [event for event in events if isinstance(event, Abandoned)]
 
 
 async def test_a_body_that_swallows_its_cancel_is_left_behind_and_named() -> None:

@@ -105,7 +105,7 @@ class _MomentParameter(Parameter[datetime.datetime]):
         raise self.mismatch()
 
     def _floor(self, value: datetime.datetime) -> datetime.datetime:
-        raise NotImplementedError
+        return value
 
 
 class DateHourParameter(_MomentParameter):

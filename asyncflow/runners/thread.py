@@ -17,7 +17,7 @@ from typing import Any
 from ..attempt import Attempt, current
 from ..completion import confirmed, confirmed_in_thread
 from ..graph import Demand
-from ..outcomes import answer
+from ..outcomes import settled
 from ..threads import lend
 from ..tree import settle
 from . import Reports
@@ -101,9 +101,7 @@ class ThreadRunner:
         message = attempt.handle.inbox.get()
         if isinstance(message, BaseException):
             raise message
-        if message.problems:
-            raise message.problems[0][1]
-        return answer(structure, message.roots)
+        return settled(message, structure)
 
     def _suspend(self, attempt: Attempt, structure: Any) -> None:
         if attempt.node.attempt is not attempt or attempt.cancelled:
