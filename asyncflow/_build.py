@@ -16,6 +16,7 @@ from .errors import ConfigError, PlanError
 from .events import Event
 from .executor import Executor
 from .graph import Demand, Node
+from .hub import Hub
 from .outcomes import answer
 from .result import BuildResult, reachable
 from .shield import finish
@@ -83,7 +84,7 @@ async def plan(tasks: Task | Iterable[Task]) -> Plan:
     Raises ``PlanError`` if the graph cannot be built, ``TypeError`` for what is not a task.
     """
     # An executor of its own: nobody may join nodes that are never going to run.
-    executor = Executor(asyncio.get_running_loop())
+    executor = Executor(asyncio.get_running_loop(), Hub())
     account = _account()
     await _carry_out(executor, account, _tasks(tasks), dry=True)
     return Plan(account.nodes)

@@ -93,3 +93,4 @@ class Account:
         if self.on_event is not None:
             counts = Counter(node.state for node in self.nodes if node.state >= FINAL)
             self.emit(BuildFinished, status, {final_status(state): n for state, n in sorted(counts.items())})
+            self.on_event = None  # what goes on for builds of other loops is not told any more

@@ -11,15 +11,15 @@ from collections import deque
 from collections.abc import Iterator
 
 from ._task import Task
-from .claims import Claims
 from .graph import DELIVERED, FINAL, LOCKING, NONE, ON_PATH, VERIFIED, WAITING, Demand, Node
+from .hub import Hub, at_work
 
-__all__ = ["find_cycles", "find_way", "tasks_of"]
+__all__ = ["find_cycles", "find_way", "tasks_of", "ways_abroad"]
 
 SLICE = 500  # nodes walked between two looks at the clock
 
 
-def find_cycles(demand: Demand, found: list[list[Node]], claims: Claims) -> Iterator[None]:
+def find_cycles(demand: Demand, found: list[list[Node]], hub: Hub) -> Iterator[None]:
     """Append to ``found`` the path of every cycle that ``demand`` closes; pauses at each ``yield``.
 
     Marks the nodes it walked as VERIFIED. Has to be run to its end, and one at a time per scheduler.
@@ -59,7 +59,7 @@ def find_cycles(demand: Demand, found: list[list[Node]], claims: Claims) -> Iter
         parent = demand.parent
         if parent in demand.roots:
             found.append([parent, parent])
-        elif border and (way := find_way(border, parent, claims)):
+        elif border and (way := find_way(border, parent, hub)):
             found.append([parent, *_lead_in(demand, way[0]), *way])
 
 
@@ -77,10 +77,14 @@ def _fresh(node: Node, border: list[Node]) -> bool:
     return True
 
 
-def _after(node: Node, claims: Claims) -> Iterator[Node]:
-    """What ``node`` waits for."""
-    if node.state == LOCKING:
-        yield from claims.holders(node)
+def _abroad(node: Node, other: Node) -> bool:
+    return node.build.home is not other.build.home
+
+
+def _after(node: Node) -> Iterator[Node]:
+    """What ``node`` waits for in its own loop."""
+    if node.state == LOCKING and node.holder is not None and not _abroad(node, node.holder):
+        yield node.holder
     for dep in node.deps:
         if dep.state < FINAL:
             yield dep
@@ -91,17 +95,19 @@ def _after(node: Node, claims: Claims) -> Iterator[Node]:
                     yield root
 
 
-def _before(node: Node, claims: Claims) -> Iterator[Node]:
-    """What waits for ``node``."""
+def _before(node: Node, hub: Hub) -> Iterator[Node]:
+    """What waits for ``node`` in its own loop."""
     yield from node.dependents
-    if node.keys:
-        yield from claims.locked_out(node)
+    if at_work(node):
+        for other in hub.waiting_for(node):
+            if not _abroad(node, other):
+                yield other
     for demand in node.roots_of:
         if demand.parent is not None:
             yield demand.parent
 
 
-def find_way(sources: list[Node], goal: Node, claims: Claims) -> list[Node] | None:
+def find_way(sources: list[Node], goal: Node, hub: Hub) -> list[Node] | None:
     """A way along "waits for" from one of ``sources`` to ``goal``, looked for from both ends in turn."""
     down: dict[Node, Node | None] = dict.fromkeys(sources)  # node -> the one it was reached from
     up: dict[Node, Node | None] = {goal: None}
@@ -109,14 +115,14 @@ def find_way(sources: list[Node], goal: Node, claims: Claims) -> list[Node] | No
     meeting = goal if goal in down else None
     while meeting is None and forward and backward:
         node = forward.popleft()
-        for other in _after(node, claims):
+        for other in _after(node):
             if other not in down:
                 down[other] = node
                 forward.append(other)
                 if other in up:
                     meeting = other
         node = backward.popleft()
-        for other in _before(node, claims):
+        for other in _before(node, hub):
             if other not in up:
                 up[other] = node
                 backward.append(other)
@@ -125,6 +131,20 @@ def find_way(sources: list[Node], goal: Node, claims: Claims) -> list[Node] | No
     if meeting is None:
         return None
     return [*reversed(_trail(meeting, down)), *_trail(meeting, up)[1:]]
+
+
+def ways_abroad(source: Node) -> Iterator[list[Node]]:
+    """The way along "waits for" from ``source`` to each node that waits for one of another loop."""
+    origin: dict[Node, Node | None] = {source: None}
+    queue = deque(origin)
+    while queue:
+        node = queue.popleft()
+        if node.state == LOCKING and node.holder is not None and _abroad(node, node.holder):
+            yield list(reversed(_trail(node, origin)))
+        for other in _after(node):
+            if other not in origin:
+                origin[other] = node
+                queue.append(other)
 
 
 def _trail(node: Node, origin: dict[Node, Node | None]) -> list[Node]:

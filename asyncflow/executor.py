@@ -23,6 +23,7 @@ from .attempt import Attempt, current
 from .completion import confirm
 from .errors import TaskCancelled, TaskFailed
 from .graph import Build, Demand, Node
+from .hub import Hub, hub
 from .outcomes import answer, settled
 from .planner import Planner
 from .runners import Runner
@@ -34,6 +35,7 @@ from .tree import leaves, settle
 __all__ = ["Executor"]
 
 SLICE = 0.005  # seconds
+LOOK_ROUND = 0.1  # seconds between two looks at those of other loops that somebody here waits for
 STARTS = 64  # bodies started in one turn of the loop: their first steps come on top, all in the next turn
 
 _executors: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Executor] = weakref.WeakKeyDictionary()
@@ -48,16 +50,20 @@ class Executor:
         loop = asyncio.get_running_loop()
         executor = _executors.get(loop)
         if executor is None:
-            executor = _executors[loop] = cls(loop)
+            for other in list(_executors):
+                if other.is_closed():  # in the middle of a build, without a chance to tidy up
+                    _executors.pop(other, None)
+            executor = _executors[loop] = cls(loop, hub)
         return executor
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, hub: Hub) -> None:
         self.loop = loop
-        self._scheduler = Scheduler()
+        self._scheduler = Scheduler(hub, self._post, loop.is_closed)
         self._planner = Planner(loop, self._scheduler, self._wake)
         self._runners: tuple[Runner, ...] = (LoopRunner(self), ThreadRunner(self))
         self._verifying: Iterator[None] | None = None
         self._awake = False
+        self._watch: asyncio.TimerHandle | None = None
         self._context = contextvars.Context()
         self._stopping: dict[Attempt, tuple[asyncio.Future[None], asyncio.TimerHandle]] = {}
         self._confirming: dict[Attempt, asyncio.Task[None]] = {}
@@ -119,6 +125,9 @@ class Executor:
         if not self._scheduler.builds:
             if _executors.get(self.loop) is self:
                 del _executors[self.loop]
+            if self._watch is not None:
+                self._watch.cancel()
+                self._watch = None
             self._planner.close()
             threads.trim()
 
@@ -243,6 +252,22 @@ class Executor:
         self._wake()
         return True
 
+    # Other loops -------------------------------------------------------------------------------------
+
+    def _post(self, call: Callable[..., object], *args: Any) -> None:
+        """Make ``call(*args)`` in this loop. Any thread."""
+        with suppress(RuntimeError):  # the loop has been closed: nobody is left to hear it
+            self.loop.call_soon_threadsafe(self._received, call, args, context=self._context)
+
+    def _received(self, call: Callable[..., object], args: tuple[Any, ...]) -> None:
+        call(*args)
+        self._wake()
+
+    def _look_round(self) -> None:
+        self._watch = None
+        self._scheduler.sharing.look_round()
+        self._wake()
+
     # Turns -------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
@@ -262,6 +287,10 @@ class Executor:
         self._tell()
         if more:
             self._wake()
+        if self._scheduler.sharing.abroad and self._watch is None:
+            self._watch = self.loop.call_later(LOOK_ROUND, self._look_round)
+        if not self._scheduler.builds:
+            self._rest()
 
     def _verify(self, deadline: float) -> bool:
         """Work on the plans that have become whole; True: there is more."""
@@ -364,7 +393,10 @@ class Executor:
             node.build.owner.finished_task(node)
         while scheduler.settled:
             demand = scheduler.settled.popleft()
-            demand.build.owner.settled(demand)
+            if demand.build.guest:
+                scheduler.close(demand)
+            else:
+                demand.build.owner.settled(demand)
 
 
 def _of_others(error: BaseException, task: Task) -> bool:

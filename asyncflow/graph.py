@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, cast
 
 from .events import FinalStatus, Status
@@ -32,6 +32,7 @@ ON_PATH = 2  # on the path the cycle check is walking
 INPUT_RAN = 4  # one of its dependencies ran in this build
 CANCELLING = 8  # nobody wants it any more, its body is being stopped
 WRAPPER = 16  # is complete when its dependencies are
+FORCED = 32  # runs also if it is complete
 
 # States of a demand.
 PLANNING, GOING, SETTLED, DELIVERED, LEFT = range(5)
@@ -64,7 +65,10 @@ class Lane:
 class Build:
     """The account of one ``build()``: how much may run at once, and the books of what ran."""
 
-    __slots__ = ("closed", "concurrency", "dry", "joined", "lanes", "listening", "nodes", "owner", "running", "times")
+    __slots__ = (
+        *("closed", "concurrency", "dry", "guest", "home", "joined", "lanes", "listening", "nodes"),
+        *("owner", "running", "times"),
+    )
 
     def __init__(self, concurrency: int, lane_limits: tuple[int, ...], *, dry: bool = False) -> None:
         self.concurrency = concurrency
@@ -76,6 +80,8 @@ class Build:
         self.dry = dry  # plan only: never release anything
         self.listening = False  # somebody wants to hear of every final status
         self.closed = False
+        self.guest = False  # goes on for builds of other loops, when its own has left
+        self.home: Any = None  # the scheduler it belongs to
         self.owner: Any = None  # the executor's own record
 
 
@@ -106,7 +112,7 @@ class Node:
     __slots__ = (
         *("task", "state", "flags", "build", "index", "demand"),
         *("deps", "dependents", "waiting", "wanted", "roots_of", "children", "outstanding"),
-        *("structure", "output", "keys", "lane", "reason", "value", "error", "cause", "attempt"),
+        *("structure", "output", "keys", "holder", "lane", "reason", "value", "error", "cause", "attempt"),
     )
 
     def __init__(self, task: Task, demand: Demand, build: Build) -> None:
@@ -125,7 +131,8 @@ class Node:
         self.outstanding = 0  # engine awaits of its body that have not been answered
         self.structure: Any = None  # what requires() gave
         self.output: Any = None  # what output() gave, frozen; None: a computed task
-        self.keys: tuple[str, ...] = NONE  # of the targets it would make
+        self.keys: tuple[Hashable, ...] = NONE  # what it claims: the keys of its targets, or its task
+        self.holder: Node | None = None  # the node it waits for while it is LOCKING
         self.lane = 0
         self.reason: str | None = None
         self.value: Any = None

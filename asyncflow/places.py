@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .graph import DELIVERED, LOCKING, READY, RUNNING, SETTLED, Build, Demand, Node
+from .graph import DELIVERED, READY, RUNNING, SETTLED, Build, Demand, Node
 
 __all__ = ["Places"]
 
 
 class Places:
-    """The places of all builds of one scheduler. ``may_run(node)`` says whether its targets are free."""
+    """The places of all builds of one scheduler. ``may_run(node)`` says whether nobody else is making it."""
 
     def __init__(self, may_run: Callable[[Node], bool]) -> None:
         self.builds: list[Build] = []
@@ -80,10 +80,8 @@ class Places:
                 node = lane.ready.popleft()
                 if node.state != READY:
                     continue  # cancelled while it waited
-                if node.keys:
-                    node.state = LOCKING
-                    if not self._may_run(node):
-                        continue
+                if not self._may_run(node):
+                    continue
                 self.take(node)
                 return node
         return None

@@ -124,6 +124,8 @@ class Planner:
                     node.keys = _keys(node.output)
                 except BaseException as error:
                     return self._scheduler.invalid(node, _raised(task, "output", error))
+            if not node.keys:
+                node.keys = (task,)  # nothing says what it makes: nobody else is making this task
             self._scheduler.missing(node)
             if not definition.has_requires:
                 self._scheduler.expanded(node)

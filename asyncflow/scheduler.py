@@ -17,12 +17,11 @@ No ``await``, no I/O and no clock in here, so it can be driven by a test, step b
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import graph
-from .claims import Claims
-from .cycles import find_cycles, find_way, tasks_of
+from .cycles import find_cycles, tasks_of
 from .errors import CycleError, PlanError
 from .graph import (
     BLOCKED,
@@ -54,7 +53,9 @@ from .graph import (
     Demand,
     Node,
 )
+from .hub import Hub, at_work
 from .places import Places
+from .sharing import Sharing
 
 if TYPE_CHECKING:
     from ._task import Task
@@ -63,29 +64,39 @@ __all__ = ["Scheduler"]
 
 
 class Scheduler:
-    """The state of all tasks somebody wants, in one event loop."""
+    """The state of all tasks somebody wants, in one event loop; ``sharing`` speaks for it with those of others.
 
-    def __init__(self) -> None:
+    ``post(call, *args)`` makes a call in this scheduler's loop, from any thread; ``gone()`` says whether that
+    loop will never run again.
+    """
+
+    def __init__(
+        self, hub: Hub, post: Callable[..., object] = lambda call, *args: call(*args), gone: Callable[[], bool] = bool
+    ) -> None:
         self.nodes: dict[Task, Node] = {}
         self.checks: deque[Node] = deque()
         self.delivered: deque[Demand] = deque()
         self.cancels: deque[Node] = deque()
         self.settled: deque[Demand] = deque()
         self.finals: deque[Node] = deque()
-        self._claims = Claims()
-        self._places = Places(self._may_run)
+        self.sharing = Sharing(self, hub, post, gone)
+        self._places = Places(self.sharing.may_run)
         self._unverified: deque[Demand] = deque()
         self._successors: dict[Node, Node] = {}  # wanted again while the old body is being stopped
         self._stopping = 0  # bodies that are being stopped
-        self._told = False  # a body was told of a ring through a target's lock
         self._orphans: dict[Node, None] = {}  # still wanted, and perhaps on the account of a build that has left
 
     # Wanting -----------------------------------------------------------------------------------------
 
     def open(self, build: Build) -> Demand:
         """Take a build in; name its roots with ``want``, then call ``asked``."""
-        self._places.builds.append(build)
+        self.adopt(build)
         return Demand(build)
+
+    def adopt(self, build: Build) -> None:
+        """Take a build in whose demand is there already."""
+        build.home = self
+        self._places.builds.append(build)
 
     @property
     def builds(self) -> list[Build]:
@@ -97,8 +108,8 @@ class Scheduler:
         if self._orphans:
             self._hand_over()
         step = self._places.next()
-        if step is None and self._told:
-            self._told = False
+        if step is None and self.sharing.told:
+            self.sharing.told = False
             step = self._places.next()  # a body that was told of a ring goes on, in a build passed over already
         return step
 
@@ -196,11 +207,12 @@ class Scheduler:
             return
         node.state = EXPANDING
         if node.keys:
-            rival = self._claims.add(node)
-            if rival is not None:
-                both = f"{rival.task!r} and {node.task!r} would both make {node.output!r}"
-                problem = PlanError(f"{both}; give each task a target of its own")
-                node.demand.problems.append((node, problem))
+            for other in self.sharing.hub.claim(node):
+                if other.build is node.build and other.task != node.task and not other.flags & CANCELLING:
+                    both = f"{other.task!r} and {node.task!r} would both make {node.output!r}"
+                    problem = PlanError(f"{both}; give each task a target of its own")
+                    node.demand.problems.append((node, problem))
+                    break
 
     def depend(self, node: Node, task: Task) -> bool:
         """``node`` requires ``task``. False when nobody wants ``node`` any more: stop naming."""
@@ -236,7 +248,7 @@ class Scheduler:
         while self._unverified:
             demand = self._unverified[0]
             found: list[list[Node]] = []
-            yield from find_cycles(demand, found, self._claims)
+            yield from find_cycles(demand, found, self.sharing.hub)
             self._unverified.popleft()
             demand.problems += [
                 (None if path[0] is demand.parent else path[0], CycleError(tasks_of(path))) for path in found
@@ -279,20 +291,18 @@ class Scheduler:
         self._places.queue(node)
         return 0
 
-    def _may_run(self, node: Node) -> bool:
-        """Whether nobody else is making the targets of ``node``; if somebody is, no body may wait for it in a ring."""
-        if self._claims.hold(node):
-            return True
-        way = find_way(self._claims.holders(node), node, self._claims)
-        if way is not None:
-            # The first of them holds the target, and its body waits for the second: it is told so, and goes on.
-            holder, following = way[0], way[1]
-            demand = next(child for child in holder.children if child.state < SETTLED and following in child.roots)
-            demand.problems.append((None, CycleError(tasks_of([*way, holder]))))
-            self._settle(demand)
-            self._unwant(demand)
-            self._told = True
-        return False
+    def answer(self, demand: Demand) -> None:
+        """The body that waits for ``demand`` gets its problems, and goes on; nothing more is done for it."""
+        self._settle(demand)
+        self._unwant(demand)
+
+    def look_again(self, node: Node) -> None:
+        """Has somebody else made what ``node``, which is LOCKING, would make?"""
+        self.checks.append(node)
+
+    def share(self, node: Node, state: int) -> None:
+        """``node``, which was LOCKING, has its end: what came of the flight it has joined."""
+        self._finish(node, state)
 
     # Ends --------------------------------------------------------------------------------------------
 
@@ -340,10 +350,13 @@ class Scheduler:
         stack = [(node, state)]
         while stack:
             node, state = stack.pop()
+            was_at_work = at_work(node)
             node.state = state
+            if node.holder is not None:
+                self.sharing.leave(node)
             if node.keys:
-                for other in self._claims.release(node):
-                    self.checks.append(other)
+                self.sharing.end(node, was_at_work=was_at_work)
+                node.keys = NONE
             if node.build.listening:
                 self.finals.append(node)
             dependents, node.dependents = node.dependents, NONE
@@ -398,7 +411,6 @@ class Scheduler:
         if not self.builds and not self._stopping and demand.state == SETTLED and not demand.problems:
             # The last one out, and every node has its end: no need to go from node to node.
             self.nodes.clear()
-            self._claims.clear()
             self._orphans.clear()
             return
         demand.state = LEFT
@@ -414,7 +426,7 @@ class Scheduler:
         while stack:
             node = stack.pop()
             node.wanted -= 1
-            if node.wanted:
+            if node.wanted or self.sharing.keep(node):
                 kept.append(node)
                 continue
             stack += node.deps

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from asyncflow import CycleError
 from asyncflow.graph import FINAL, THERE, Build, Demand, Node, status
+from asyncflow.hub import Hub
 from asyncflow.scheduler import Scheduler
 from tests.model import Graph, Model, Spec
 
@@ -20,10 +21,10 @@ from tests.model import Graph, Model, Spec
 class Driver:
     """Carries out the scheduler's instructions in an order drawn from a seed, as an executor might."""
 
-    def __init__(self, graph: Graph, seed: int) -> None:
+    def __init__(self, graph: Graph, seed: int, scheduler: Scheduler | None = None) -> None:
         self.graph = graph
         self.random = random.Random(seed)
-        self.scheduler = Scheduler()
+        self.scheduler = scheduler or Scheduler(Hub())
         self.checks: list[Node] = []
         self.bodies: dict[Node, int] = {}  # node -> the stage it is at; those that may go on
         self.stopping: list[Node] = []
@@ -42,6 +43,9 @@ class Driver:
     def name(self, n: int) -> Any:
         return n  # to the scheduler a task is a key
 
+    def key(self, n: int) -> str:
+        return f"target {n}"
+
     def spec(self, node: Node) -> Spec:
         return self.graph[node.task]  # type: ignore[call-overload,no-any-return]
 
@@ -57,7 +61,10 @@ class Driver:
         while scheduler.cancels:
             self.stopping.append(scheduler.cancels.popleft())
         while scheduler.settled:
-            self.settled.add(scheduler.settled.popleft())
+            demand = scheduler.settled.popleft()
+            self.settled.add(demand)
+            if demand.build.guest:
+                scheduler.close(demand)
         while scheduler.delivered:
             self.answered(scheduler.delivered.popleft())
         choices = [
@@ -82,7 +89,7 @@ class Driver:
         elif spec.external:
             self.scheduler.absent(node)
         else:
-            node.keys = (f"target {node.task}",)
+            node.keys = node.keys or (self.key(node.task),)  # type: ignore[arg-type]
             self.scheduler.missing(node)
             for n in spec.requires:
                 self.scheduler.depend(node, self.name(n))
@@ -238,7 +245,7 @@ def assert_empty(driver: Driver, *demands: Demand) -> None:
     scheduler = driver.scheduler
     driver.run()
     assert not scheduler.nodes
-    assert not len(scheduler._claims)
+    assert not len(scheduler.sharing.hub)
     assert not scheduler._successors
     assert not scheduler._stopping
     assert not scheduler.builds
