@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Generator, Iterable
-from typing import Any, Protocol, TypeVar, overload
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from . import _task
+from ._options import amounts, per_second
 from ._plan import Plan
 from ._task import Task, wait_for
 from .account import Account
@@ -18,11 +19,13 @@ from .executor import Executor
 from .graph import Demand, Node
 from .hub import Hub
 from .outcomes import answer
+from .queues import Pool
 from .result import BuildResult, reachable
+from .selection import Force, Only, forced, selected
 from .shield import finish
 from .tree import leaves, settle
 
-__all__ = ["build", "gather", "plan", "run", "value"]
+__all__ = ["BuildOptions", "build", "gather", "plan", "run", "value"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -31,12 +34,35 @@ THREADS = 32
 GRACE = 1.0
 
 
+class BuildOptions(TypedDict, total=False):
+    """The options of ``build``, for what passes them on."""
+
+    concurrency: int
+    threads: int
+    grace: float
+    timeout: float | None
+    retries: int
+    resources: Mapping[str, int]
+    rate: Mapping[str, str]
+    fail_fast: bool
+    force: Force
+    only: Only | None
+    on_event: Callable[[Event], object] | None
+
+
 async def build(
     tasks: Task | Iterable[Task],
     *,
     concurrency: int = CONCURRENCY,
     threads: int = THREADS,
     grace: float = GRACE,
+    timeout: float | None = None,
+    retries: int = 0,
+    resources: Mapping[str, int] | None = None,
+    rate: Mapping[str, str] | None = None,
+    fail_fast: bool = False,
+    force: Force = False,
+    only: Only | None = None,
     on_event: Callable[[Event], object] | None = None,
 ) -> BuildResult:
     """Make ``tasks`` and everything they require, each thing once, as concurrently as the graph allows.
@@ -47,6 +73,15 @@ async def build(
         threads: how many of them may be sync bodies, each of which keeps a thread busy.
         grace: seconds that bodies have for stopping when the build is cancelled; what has not stopped then
             is left behind, can publish nothing any more, and is named in an ``Abandoned`` event.
+        timeout: seconds after which the build is stopped as if it were cancelled. It returns then, with the status
+            ``cancelled`` and ``result.why``; ``asyncio.timeout`` around it raises ``TimeoutError`` instead.
+        retries: how many attempts may follow a failed one, for tasks that do not say so themselves.
+        resources: how many units there are of what tasks share, such as ``{"db": 4}``; of one that is not named, 1.
+        rate: how many starts in how much time, such as ``{"api": "10/s"}``.
+        fail_fast: stop at the first failure, instead of making what does not depend on it.
+        force: True runs ``tasks`` also if they are complete; ``"upstream"`` all they require as well; tasks given
+            here are run, and what requires them.
+        only: tasks, task classes or their names: nothing else is run. What else is not complete is ``missing``.
         on_event: called on the loop with each ``Event``; what it raises is logged.
 
     Inside the body of a task the build joins the one that runs the body, under that one's options.
@@ -58,7 +93,19 @@ async def build(
     returns when nothing that only it wanted is alive.
     """
     roots = _tasks(tasks)
-    account = _account(concurrency, threads, grace, on_event)
+    account = _account(
+        concurrency=concurrency,
+        threads=threads,
+        grace=grace,
+        timeout=timeout,
+        retries=retries,
+        resources=resources or {},
+        rate=rate or {},
+        fail_fast=fail_fast,
+        forces=await forced(force, roots),
+        selects=selected(only),
+        on_event=on_event,
+    )
     attempt = inside()
     if attempt is not None:
         demand, _ = await attempt.engine.ask(attempt, roots)
@@ -78,26 +125,20 @@ async def build(
     return result
 
 
-async def plan(tasks: Task | Iterable[Task]) -> Plan:
+async def plan(tasks: Task | Iterable[Task], *, force: Force = False, only: Only | None = None) -> Plan:
     """What ``build(tasks)`` would do now, and why. Asks what is complete; runs and writes nothing.
 
     Raises ``PlanError`` if the graph cannot be built, ``TypeError`` for what is not a task.
     """
     # An executor of its own: nobody may join nodes that are never going to run.
     executor = Executor(asyncio.get_running_loop(), Hub())
-    account = _account()
-    await _carry_out(executor, account, _tasks(tasks), dry=True)
+    roots = _tasks(tasks)
+    account = _account(forces=await forced(force, roots), selects=selected(only))
+    await _carry_out(executor, account, roots, dry=True)
     return Plan(account.nodes)
 
 
-def run(
-    tasks: Task | Iterable[Task],
-    *,
-    concurrency: int = CONCURRENCY,
-    threads: int = THREADS,
-    grace: float = GRACE,
-    on_event: Callable[[Event], object] | None = None,
-) -> BuildResult:
+def run(tasks: Task | Iterable[Task], **options: Unpack[BuildOptions]) -> BuildResult:
     """``build`` for code without an event loop; the arguments, the result and the errors are the same.
 
     Raises ``RuntimeError`` where a loop is running: use ``await build(...)`` there.
@@ -107,7 +148,7 @@ def run(
             "asyncflow.run() was called where an event loop is already running (a notebook, an async app): "
             "use `await build(...)`"
         )
-    return asyncio.run(build(tasks, concurrency=concurrency, threads=threads, grace=grace, on_event=on_event))
+    return asyncio.run(build(tasks, **options))
 
 
 def _loop_is_running() -> bool:
@@ -121,9 +162,14 @@ def _loop_is_running() -> bool:
 async def _carry_out(executor: Executor, account: Account, structure: Any, *, dry: bool = False) -> list[Node]:
     """A build from its beginning to its end: the nodes asked for. ``account.nodes`` are all it met."""
     demand = executor.open(account, structure, dry=dry)
+    timer = None
+    if account.timeout is not None:
+        timer = executor.loop.call_later(account.timeout, account.expire)
     try:
         await account.done
     finally:
+        if timer is not None:
+            timer.cancel()
         roots = demand.roots[:]
         account.nodes = reachable(roots) if demand.build.joined else demand.build.nodes
         stopping = executor.close(demand)
@@ -148,19 +194,47 @@ def _refuse(demand: Demand) -> None:
 
 
 def _account(
+    *,
     concurrency: int = CONCURRENCY,
     threads: int = THREADS,
     grace: float = GRACE,
+    timeout: float | None = None,
+    retries: int = 0,
+    resources: Mapping[str, int] = {},
+    rate: Mapping[str, str] = {},
+    fail_fast: bool = False,
+    forces: Callable[[Task], bool] | None = None,
+    selects: Callable[[Task], bool] | None = None,
     on_event: Callable[[Event], object] | None = None,
 ) -> Account:
-    for name, count in (("concurrency", concurrency), ("threads", threads)):
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise ConfigError(f"build({name}={count!r}): expected a whole number of at least 1")
-    if not isinstance(grace, (int, float)) or isinstance(grace, bool) or not 0 <= grace < float("inf"):
-        raise ConfigError(f"build(grace={grace!r}): expected a number of seconds, 0 or more")
+    for name, count, least in (("concurrency", concurrency, 1), ("threads", threads, 1), ("retries", retries, 0)):
+        if not isinstance(count, int) or isinstance(count, bool) or count < least:
+            raise ConfigError(f"build({name}={count!r}): expected a whole number of at least {least}")
+    for name, seconds in (("grace", grace), ("timeout", timeout)):
+        if seconds is None and name == "timeout":
+            continue
+        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds < float("inf"):
+            raise ConfigError(f"build({name}={seconds!r}): expected a number of seconds, 0 or more")
+    if not isinstance(fail_fast, bool):
+        raise ConfigError(f"build(fail_fast={fail_fast!r}): expected True or False")
     if on_event is not None and (not callable(on_event) or inspect.iscoroutinefunction(on_event)):
         raise ConfigError(f"build(on_event={on_event!r}): expected a plain function that takes one event")
-    return Account(concurrency=concurrency, threads=threads, grace=grace, on_event=on_event)
+    if not isinstance(rate, Mapping):
+        raise ConfigError(f'build(rate={rate!r}): expected rates by name, such as {{"api": "10/s"}}')
+    capacities = amounts(resources, "build()", "resources", '{"db": 4}')
+    return Account(
+        concurrency=concurrency,
+        threads=threads,
+        grace=grace,
+        timeout=timeout,
+        retries=retries,
+        pools={name: Pool(name, count) for name, count in capacities.items()},
+        rates={name: Pool(name, *per_second(text, f"build(rate={{{name!r}: ...}})")) for name, text in rate.items()},
+        fail_fast=fail_fast,
+        forces=forces,
+        selects=selects,
+        on_event=on_event,
+    )
 
 
 def _tasks(tasks: Any) -> list[Task]:

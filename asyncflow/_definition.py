@@ -6,9 +6,10 @@ import inspect
 from types import FunctionType
 from typing import Any, Literal
 
-from .errors import TaskDefinitionError
+from ._options import options_of
+from .errors import ConfigError, TaskDefinitionError
 
-__all__ = ["ENGINE_OPTIONS", "LOOP", "NOTHING", "THREAD", "Definition", "body_kind", "own_or_mixed_in"]
+__all__ = ["LOOP", "NOTHING", "THREAD", "Definition", "body_kind", "own_or_mixed_in"]
 
 LOOP, THREAD = 0, 1
 """Lanes: where bodies run."""
@@ -17,14 +18,11 @@ NOTHING: Any = object()
 
 Body = Literal["coroutine", "async generator", "function", "generator"]
 
-ENGINE_OPTIONS = ("priority", "processes", "rate", "resources", "retries", "retry_delay", "runner", "timeout")
-"""Names that belong to the engine; as a parameter they would become part of the task's id."""
-
 
 class Definition:
     """How the engine treats the tasks of one class."""
 
-    __slots__ = ("body", "external", "has_output", "has_requires", "has_run", "lane", "wrapper")
+    __slots__ = ("body", "external", "has_output", "has_requires", "has_run", "lane", "options", "wrapper")
 
     def __init__(self, cls: Any, base: Any, *, wrapper: bool) -> None:
         for hook in ("requires", "output", "complete", "input", "progress"):
@@ -39,6 +37,10 @@ class Definition:
         self.wrapper = wrapper
         self.body = body_kind(run)
         self.lane = LOOP if self.body in ("coroutine", "async generator") else THREAD
+        try:
+            self.options = options_of(cls, base)
+        except ConfigError as error:
+            raise TaskDefinitionError(str(error)) from None
         if self.body == "async generator" and not self.has_output:
             raise TaskDefinitionError(
                 f"{cls.__qualname__}.run is an async generator, which cannot return a value: write output(), or "

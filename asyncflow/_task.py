@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Gene
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform, overload
 
 from . import registry
-from ._definition import ENGINE_OPTIONS, NOTHING, Definition, own_or_mixed_in
+from ._definition import NOTHING, Definition, own_or_mixed_in
+from ._options import ENGINE_OPTIONS
 from .attempt import current, inside
 from .errors import AsyncflowError, TaskDefinitionError
 from .parameters import Parameter, Visibility, collect_parameters, compile_constructor, param
@@ -95,6 +96,27 @@ class Task:
 
     task_namespace: ClassVar[str | None] = None
     """Stands before the class name in the family, as in ``my_namespace.MyTask``."""
+
+    # What a class may ask of the engine: attributes of the class, or properties where tasks differ.
+
+    priority: ClassVar[Any] = 0
+    """Of what could run, the highest number goes first. What a task requires has at least its priority."""
+    retries: ClassVar[Any] = None
+    """How many attempts may follow a failed one; None: what ``build(retries=...)`` says, which is 0 by itself."""
+    retry_delay: ClassVar[Any] = 1.0
+    """Seconds before the second attempt, doubled for each further one, half of them drawn by chance; or a function
+    that gives the seconds for the number of failures so far. The place is free meanwhile."""
+    retry_on: ClassVar[Any] = None
+    """What is worth another attempt: exception types, or a function of the exception. Every ``Exception`` is, but
+    for those of asyncflow itself."""
+    timeout: ClassVar[Any] = None
+    """Seconds one attempt may be at work; waiting for a place or for other tasks does not count."""
+    resources: ClassVar[Any] = {}
+    """What its body needs of ``build(resources=...)``, such as ``{"db": 1}``, while it is at work."""
+    hold: ClassVar[Any] = ()
+    """Names of resources its body keeps also while it waits for other tasks."""
+    rate: ClassVar[Any] = {}
+    """The name of a rate of ``build(rate=...)`` that limits its starts, or ``{"api": 2}`` for several units of it."""
 
     _parameters: ClassVar[Mapping[str, Parameter[Any]]] = {}
     _definition: ClassVar[Definition]

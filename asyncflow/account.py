@@ -19,14 +19,25 @@ from .events import (
     Event,
     TaskFinished,
     TaskProgress,
+    TaskRetry,
     TaskStarted,
 )
 from .graph import FINAL, Demand, Node, final_status
+from .queues import Pool
 
 if TYPE_CHECKING:
     from ._task import Task
 
 __all__ = ["Account"]
+
+
+def _none(task: Task) -> bool:
+    return False
+
+
+def _all(task: Task) -> bool:
+    return True
+
 
 log = logging.getLogger("asyncflow")
 
@@ -35,12 +46,34 @@ class Account:
     """What one call of ``build()`` asked for, and where its news go."""
 
     def __init__(
-        self, *, concurrency: int, threads: int, grace: float, on_event: Callable[[Event], object] | None
+        self,
+        *,
+        concurrency: int,
+        threads: int,
+        grace: float,
+        timeout: float | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        pools: dict[str, Pool] | None = None,
+        rates: dict[str, Pool] | None = None,
+        retries: int = 0,
+        fail_fast: bool = False,
+        forces: Callable[[Task], bool] | None = None,
+        selects: Callable[[Task], bool] | None = None,
     ) -> None:
         self.concurrency = concurrency
         self.threads = threads
         self.grace = grace
+        self.timeout = timeout
         self.on_event = on_event
+        self.pools = {} if pools is None else pools
+        self.rates = {} if rates is None else rates
+        self.retries = retries
+        self.fail_fast = fail_fast
+        self.particular = forces is not None or selects is not None
+        """Its plans are not those of others: it decides for itself what runs."""
+        self.forces = forces or _none
+        self.selects = selects or _all
+        self.why: str | None = None  # the build was stopped
         self.context = contextvars.copy_context()
         self.run_id = os.urandom(4).hex()
         self.started = time.time()
@@ -76,6 +109,17 @@ class Account:
     def progressed(self, task: Task, fraction: float, message: str) -> None:
         """A body says how far it is."""
         self.emit(TaskProgress, task, fraction, message)
+
+    def retrying(self, node: Node, wait: float) -> None:
+        """An attempt has failed, and there will be another in ``wait`` seconds."""
+        failures = node.build.failures[node]
+        self.emit(TaskRetry, node.task, len(failures), wait, failures[-1][2])
+
+    def expire(self) -> None:
+        """The build's time is up."""
+        if not self.done.done():
+            self.why = f"the build took more than its timeout of {self.timeout:g} s"
+            self.done.set_result(None)
 
     def finished_task(self, node: Node) -> None:
         """A node has its final state."""

@@ -14,15 +14,16 @@ from ._task import Task
 from .graph import DELIVERED, FINAL, LOCKING, NONE, ON_PATH, VERIFIED, WAITING, Demand, Node
 from .hub import Hub, at_work
 
-__all__ = ["find_cycles", "find_way", "tasks_of", "ways_abroad"]
+__all__ = ["above", "find_cycles", "find_way", "tasks_of", "ways_abroad"]
 
 SLICE = 500  # nodes walked between two looks at the clock
 
 
-def find_cycles(demand: Demand, found: list[list[Node]], hub: Hub) -> Iterator[None]:
+def find_cycles(demand: Demand, found: list[list[Node]], order: list[Node], hub: Hub) -> Iterator[None]:
     """Append to ``found`` the path of every cycle that ``demand`` closes; pauses at each ``yield``.
 
-    Marks the nodes it walked as VERIFIED. Has to be run to its end, and one at a time per scheduler.
+    Marks the nodes it walked as VERIFIED, and appends those that require something to ``order``, each after what
+    it requires. Has to be run to its end, and one at a time per scheduler.
     """
     border: list[Node] = []  # verified nodes the new ones wait for
     steps = 0
@@ -51,6 +52,7 @@ def find_cycles(demand: Demand, found: list[list[Node]], hub: Hub) -> Iterator[N
                 node = path.pop()
                 ways.pop()
                 node.flags &= ~ON_PATH
+                order.append(node)
                 _walked(node)
                 steps += 1
                 if not steps % SLICE:
@@ -95,10 +97,10 @@ def _after(node: Node) -> Iterator[Node]:
                     yield root
 
 
-def _before(node: Node, hub: Hub) -> Iterator[Node]:
-    """What waits for ``node`` in its own loop."""
+def _before(node: Node, hub: Hub | None) -> Iterator[Node]:
+    """What waits for ``node`` in its own loop; without the ``hub``, less what waits for its locks."""
     yield from node.dependents
-    if at_work(node):
+    if hub is not None and at_work(node):
         for other in hub.waiting_for(node):
             if not _abroad(node, other):
                 yield other
@@ -145,6 +147,18 @@ def ways_abroad(source: Node) -> Iterator[list[Node]]:
             if other not in origin:
                 origin[other] = node
                 queue.append(other)
+
+
+def above(node: Node) -> Iterator[Node]:
+    """Every node of the same loop that waits for ``node``, directly or not."""
+    seen = {node}
+    stack = [node]
+    while stack:
+        for other in _before(stack.pop(), None):
+            if other not in seen:
+                seen.add(other)
+                stack.append(other)
+                yield other
 
 
 def _trail(node: Node, origin: dict[Node, Node | None]) -> list[Node]:

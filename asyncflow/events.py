@@ -23,6 +23,7 @@ __all__ = [
     "Status",
     "TaskFinished",
     "TaskProgress",
+    "TaskRetry",
     "TaskStarted",
 ]
 
@@ -80,6 +81,16 @@ class TaskProgress(Event):
     task: Task
     fraction: float
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRetry(Event):
+    """``attempt`` (counted from 1) of ``task`` has failed with ``error``; the next one is in ``wait`` seconds."""
+
+    task: Task
+    attempt: int
+    wait: float
+    error: BaseException
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,10 @@ from ._definition import LOOP
 from ._task import Task
 from .account import Account
 from .attempt import Attempt, current
+from .clocks import Clocks
 from .completion import confirm
 from .errors import TaskCancelled, TaskFailed
-from .graph import Build, Demand, Node
+from .graph import CANCELLING, RESTING, RETRYING, Build, Demand, Node
 from .hub import Hub, hub
 from .outcomes import answer, settled
 from .planner import Planner
@@ -60,6 +61,7 @@ class Executor:
         self.loop = loop
         self._scheduler = Scheduler(hub, self._post, loop.is_closed)
         self._planner = Planner(loop, self._scheduler, self._wake)
+        self._clocks = Clocks(loop, self._scheduler, self._wake, self._time_out)
         self._runners: tuple[Runner, ...] = (LoopRunner(self), ThreadRunner(self))
         self._verifying: Iterator[None] | None = None
         self._awake = False
@@ -75,6 +77,9 @@ class Executor:
         """Begin a build of the tasks in ``structure``. ``account.settled`` is called when it has ended."""
         build = Build(account.concurrency, (account.concurrency, account.threads), dry=dry)
         build.owner = account
+        build.pools, build.rates = account.pools, account.rates
+        build.retries, build.fail_fast = account.retries, account.fail_fast
+        build.table = {} if account.particular else None
         build.listening = account.on_event is not None
         demand = self._scheduler.open(build)
         self._name(demand, structure)
@@ -128,6 +133,7 @@ class Executor:
             if self._watch is not None:
                 self._watch.cancel()
                 self._watch = None
+            self._clocks.close()
             self._planner.close()
             threads.trim()
 
@@ -164,6 +170,7 @@ class Executor:
             await reply
         except asyncio.CancelledError:
             self._scheduler.leave(demand)
+            self._limit(attempt)
             self._wake()
             raise
         return demand, structure
@@ -191,6 +198,7 @@ class Executor:
                 )
         demand = self._scheduler.suspend(attempt.node)
         demand.reply = reply
+        self._limit(attempt)
         self._name(demand, structure)
         return demand
 
@@ -220,13 +228,18 @@ class Executor:
         """The body ended with ``value``, and its outputs are there."""
         node = attempt.node
         if self._ended(attempt):
-            self._scheduler.succeeded(node, value)
+            if attempt.timed_out:
+                self._scheduler.failed(node, _too_long(attempt))
+            else:
+                self._scheduler.succeeded(node, value)
 
     def failed(self, attempt: Attempt, error: BaseException) -> None:
         """The body raised ``error``."""
         node = attempt.node
         if self._ended(attempt):
-            if _of_others(error, attempt.task):
+            if attempt.timed_out:
+                self._scheduler.failed(node, _too_long(attempt, error))
+            elif _of_others(error, attempt.task):
                 self._scheduler.blocked(node, error)
             else:
                 self._scheduler.failed(node, error)
@@ -235,13 +248,19 @@ class Executor:
         """The body has stopped."""
         node = attempt.node
         if self._ended(attempt):
-            self._scheduler.cancelled(node)
+            if attempt.timed_out:
+                self._scheduler.failed(node, _too_long(attempt))
+            else:
+                self._scheduler.cancelled(node)
 
     def _ended(self, attempt: Attempt) -> bool:
         node = attempt.node
         if node.attempt is not attempt:
             return False  # abandoned, or reported before
         node.attempt = None
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+            attempt.timer = None
         attempt.fence()  # what it has left behind, a thread or a task of its own, publishes nothing any more
         node.build.times[2 * node.index + 1] = perf_counter()
         if attempt.cancelled and (stopping := self._stopping.pop(attempt, None)):
@@ -280,11 +299,17 @@ class Executor:
         self._awake = False
         deadline = perf_counter() + SLICE
         self._cancel()
+        self._clocks.tick()
         more = self._planner.step(deadline) or self._verify(deadline)
         self._tell()  # before a body goes on that waited for what has ended
         more = self._start(deadline) or more
         self._cancel()
         self._tell()
+        while self._scheduler.rests:
+            node = self._scheduler.rests.popleft()
+            if node.flags & CANCELLING:
+                continue
+            node.build.owner.retrying(node, self._clocks.rest(node))
         if more:
             self._wake()
         if self._scheduler.sharing.abroad and self._watch is None:
@@ -327,6 +352,9 @@ class Executor:
         build.times[2 * node.index] = perf_counter()
         if build.listening:
             build.owner.started_task(node)
+        if node.options.timeout is not None:
+            attempt.time_left = node.options.timeout
+            self._clocks.limit(attempt)
         try:
             self._runners[node.lane].start(attempt)
         except BaseException as error:  # no thread to be had, say
@@ -335,23 +363,42 @@ class Executor:
     def _resume(self, demand: Demand) -> None:
         assert demand.parent is not None
         if demand.parent.attempt is not None and demand.reply is not None:
+            self._limit(demand.parent.attempt)
             demand.reply(demand)
+
+    def _limit(self, attempt: Attempt) -> None:
+        if attempt.node.options.timeout is not None:
+            self._clocks.limit(attempt)
 
     def _cancel(self) -> None:
         """Ask the bodies nobody wants any more to stop."""
         while self._scheduler.cancels:
             node = self._scheduler.cancels.popleft()
-            attempt = node.attempt
-            if attempt is None:
-                continue
-            account: Account = node.build.owner
-            attempt.cancelled = True
-            attempt.fence()
-            future = self.loop.create_future()
-            self._stopping[attempt] = future, self.loop.call_later(account.grace / 2, self._insist, attempt)
-            account.stopping.add(future)
-            future.add_done_callback(account.stopping.discard)
-            self._stop(attempt)
+            if node.attempt is not None:
+                self._ask_to_stop(node.attempt)
+            elif node.flags & (RESTING | RETRYING):  # between two attempts
+                self._clocks.dismiss(node)
+                self._scheduler.cancelled(node)
+
+    def _time_out(self, attempt: Attempt) -> None:
+        """It has been at work for longer than its task allows: that fails this attempt."""
+        attempt.timer = None
+        if attempt.node.attempt is attempt and not attempt.cancelled:
+            attempt.timed_out = True
+            self._ask_to_stop(attempt)
+            self._wake()
+
+    def _ask_to_stop(self, attempt: Attempt) -> None:
+        if attempt in self._stopping:
+            return
+        account: Account = attempt.node.build.owner
+        attempt.cancelled = True
+        attempt.fence()
+        future = self.loop.create_future()
+        self._stopping[attempt] = future, self.loop.call_later(account.grace / 2, self._insist, attempt)
+        account.stopping.add(future)
+        future.add_done_callback(account.stopping.discard)
+        self._stop(attempt)
 
     def _stop(self, attempt: Attempt) -> None:
         """Ask the body to stop, or what confirms its outputs after it."""
@@ -397,6 +444,12 @@ class Executor:
                 scheduler.close(demand)
             else:
                 demand.build.owner.settled(demand)
+
+
+def _too_long(attempt: Attempt, error: BaseException | None = None) -> TimeoutError:
+    late = TimeoutError(f"{attempt.task!r} was at work for more than its timeout of {attempt.node.options.timeout:g} s")
+    late.__cause__ = error
+    return late
 
 
 def _of_others(error: BaseException, task: Task) -> bool:

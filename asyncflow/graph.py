@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from collections import deque
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, cast
 
+from ._options import DEFAULTS, Options
 from .events import FinalStatus, Status
+from .queues import Pool, Queue
 
 if TYPE_CHECKING:
     from ._task import Task
@@ -33,6 +34,10 @@ INPUT_RAN = 4  # one of its dependencies ran in this build
 CANCELLING = 8  # nobody wants it any more, its body is being stopped
 WRAPPER = 16  # is complete when its dependencies are
 FORCED = 32  # runs also if it is complete
+GRANTED = 64  # has got what it needs of the pools, and waits for its place
+RESTING = 128  # its last attempt has failed, and the time for another has not come
+RETRYING = 256  # that time has come: it waits for a place
+EXCLUDED = 512  # not to be run by this build
 
 # States of a demand.
 PLANNING, GOING, SETTLED, DELIVERED, LEFT = range(5)
@@ -53,36 +58,53 @@ def final_status(state: int) -> FinalStatus:
 class Lane:
     """Where bodies of one kind wait for a place: the loop's, the threads'."""
 
-    __slots__ = ("limit", "ready", "resumes", "running")
+    __slots__ = ("limit", "queue", "running")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.running = 0
-        self.ready: deque[Node] = deque()
-        self.resumes: deque[Demand] = deque()
+        self.queue = Queue()  # nodes to start, demands to answer
 
 
 class Build:
     """The account of one ``build()``: how much may run at once, and the books of what ran."""
 
     __slots__ = (
-        *("closed", "concurrency", "dry", "guest", "home", "joined", "lanes", "listening", "nodes"),
-        *("owner", "running", "times"),
+        *("closed", "concurrency", "dry", "fail_fast", "failures", "guest", "home", "joined", "lanes", "listening"),
+        *("nodes", "owner", "pools", "rates", "retries", "root", "running", "table", "times"),
     )
 
     def __init__(self, concurrency: int, lane_limits: tuple[int, ...], *, dry: bool = False) -> None:
         self.concurrency = concurrency
         self.running = 0
         self.lanes = tuple(Lane(limit) for limit in lane_limits)
+        self.pools: dict[str, Pool] = {}  # resources
+        self.rates: dict[str, Pool] = {}
+        self.retries = 0  # of a task that does not say
+        self.fail_fast = False
         self.nodes: list[Node] = []  # made for this build, in the order they were met
         self.times = array("d")  # seconds: started and finished, two entries a node
+        self.failures: dict[
+            Node, list[tuple[float, float, BaseException]]
+        ] = {}  # of attempts that were followed by more
+        self.table: dict[Task, Node] | None = (
+            None  # its own, where it shares no plans with others; else the scheduler's
+        )
         self.joined = False  # shares nodes that were made for another build
         self.dry = dry  # plan only: never release anything
         self.listening = False  # somebody wants to hear of every final status
         self.closed = False
         self.guest = False  # goes on for builds of other loops, when its own has left
         self.home: Any = None  # the scheduler it belongs to
+        self.root: Demand | None = None  # its own demand
         self.owner: Any = None  # the executor's own record
+
+    def pool(self, name: str) -> Pool:
+        """The resource called ``name``. One that nobody has given a capacity has a single unit, as in Luigi."""
+        pool = self.pools.get(name)
+        if pool is None:
+            pool = self.pools[name] = Pool(name, 1)
+        return pool
 
 
 class Demand:
@@ -92,11 +114,12 @@ class Demand:
     more until every root has been named, and ``fresh`` holds all nodes met through it.
     """
 
-    __slots__ = ("build", "fresh", "parent", "problems", "remaining", "reply", "roots", "state", "unplanned")
+    __slots__ = ("build", "depth", "fresh", "parent", "problems", "remaining", "reply", "roots", "state", "unplanned")
 
     def __init__(self, build: Build, parent: Node | None = None) -> None:
         self.build = build
         self.parent = parent
+        self.depth: int = 0 if parent is None else parent.demand.depth + 1  # bodies that wait for it, one in another
         self.roots: list[Node] = []
         self.state = PLANNING
         self.unplanned = 1
@@ -113,6 +136,7 @@ class Node:
         *("task", "state", "flags", "build", "index", "demand"),
         *("deps", "dependents", "waiting", "wanted", "roots_of", "children", "outstanding"),
         *("structure", "output", "keys", "holder", "lane", "reason", "value", "error", "cause", "attempt"),
+        *("options", "priority", "rank"),
     )
 
     def __init__(self, task: Task, demand: Demand, build: Build) -> None:
@@ -139,6 +163,9 @@ class Node:
         self.error: BaseException | None = None
         self.cause: Node | None = None  # the dependency that blocks it
         self.attempt: Attempt | None = None
+        self.options: Options = DEFAULTS
+        self.priority = 0.0  # its own, or that of something that waits for it
+        self.rank = 0  # the longest way from it to a root of its plan
 
     def __repr__(self) -> str:
         return f"<{self.task!r} {_STATUS[self.state]}>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .errors import MissingInput, PlanError, TaskCancelled, TaskFailed, UpstreamFailed
-from .graph import BLOCKED, CANCELLED, MISSING, THERE, UNKNOWN, Demand, Node
+from .graph import BLOCKED, CANCELLED, EXCLUDED, MISSING, THERE, UNKNOWN, Demand, Node
 from .tree import map_leaves
 
 __all__ = ["answer", "describe", "failure", "root_cause", "settled", "value_of"]
@@ -65,6 +65,8 @@ def failure(node: Node) -> TaskFailed | TaskCancelled:
 def original(node: Node) -> BaseException | None:
     """What went wrong at ``node`` itself."""
     if node.state == MISSING:
+        if node.flags & EXCLUDED:
+            return MissingInput(f"{node.task!r} is not among the `only` tasks of this build, and is not complete")
         return MissingInput(f"{node.task!r} is external, and its output is missing: {node.output!r}")
     if node.state == BLOCKED and isinstance(node.error, TaskFailed):
         return node.error.__cause__ or node.error
@@ -72,6 +74,8 @@ def original(node: Node) -> BaseException | None:
 
 
 def _what(node: Node) -> str:
+    if node.state == MISSING and node.flags & EXCLUDED:
+        return "is not among the `only` tasks of this build, and is not complete"
     if node.state == MISSING:
         return f"is external and missing: {node.output!r}"
     if node.state == CANCELLED:

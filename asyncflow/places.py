@@ -1,16 +1,36 @@
-"""Who may run next: the places of each build, and the queues before them.
+"""Who may run next: the places of each build, the pools its bodies share, and the order before them.
 
-A body takes a place of its build and one of its lane. It gives both back while it waits for other tasks, and
-when it ends.
+A body takes a place of its build and one of its lane, and what it needs of the pools. It gives them back while
+it waits for other tasks (but for what it holds on to), and when it ends. Of what could run, the highest priority
+goes first; then bodies that were entered before; then what those wait for, the deepest first; then the longest
+remaining path; then the first come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from .graph import DELIVERED, READY, RUNNING, SETTLED, Build, Demand, Node
+from ._options import DEFAULTS
+from .cycles import above
+from .graph import (
+    CANCELLING,
+    DELIVERED,
+    GRANTED,
+    READY,
+    RETRYING,
+    RUNNING,
+    SETTLED,
+    SUSPENDED,
+    Build,
+    Demand,
+    Lane,
+    Node,
+)
+from .queues import Key, Pool
 
 __all__ = ["Places"]
+
+ENTERED = float("-inf")  # instead of a depth: bodies that were entered hold locks and memory
 
 
 class Places:
@@ -18,41 +38,26 @@ class Places:
 
     def __init__(self, may_run: Callable[[Node], bool]) -> None:
         self.builds: list[Build] = []
+        self.now = 0.0  # seconds; what the last tick said
+        self.holding = False  # a body that waits for others may hold on to something
         self._may_run = may_run
         self._turn = 0  # whose turn it is among the builds
+
+    # In and out of the queues --------------------------------------------------------------------------
 
     def queue(self, node: Node, *, first: bool = False) -> None:
         """``node`` may run as soon as there is a place for it."""
         node.state = READY
-        ready = node.build.lanes[node.lane].ready
-        if first:
-            ready.appendleft(node)
-        else:
-            ready.append(node)
+        key = (-node.priority, -node.demand.depth, -node.rank)
+        node.build.lanes[node.lane].queue.push(key, node, first=first)
 
     def queue_answer(self, demand: Demand, node: Node) -> None:
         """The body of ``node`` may go on with the answer to ``demand`` as soon as there is a place for it."""
-        node.build.lanes[node.lane].resumes.append(demand)
+        node.build.lanes[node.lane].queue.push((-node.priority, ENTERED, 0), demand)
 
-    def take(self, node: Node) -> None:
-        """``node`` takes its place, whether there is one or not."""
-        node.state = RUNNING
-        node.build.running += 1
-        node.build.lanes[node.lane].running += 1
-
-    def give_back(self, node: Node) -> None:
-        """``node`` gives its place back."""
-        node.build.running -= 1
-        node.build.lanes[node.lane].running -= 1
-
-    def deliver(self, demand: Demand) -> None:
-        """A body gets the answer to ``demand``; after its last one it is at work again."""
-        demand.state = DELIVERED
-        node = demand.parent
-        assert node is not None
-        node.outstanding -= 1
-        if not node.outstanding:
-            self.take(node)
+    def queue_retry(self, node: Node) -> None:
+        """``node``, which kept its claims, may be entered again as soon as there is a place for it."""
+        node.build.lanes[node.lane].queue.push((-node.priority, ENTERED, 0), node)
 
     def next(self) -> Node | Demand | None:
         """The next thing there is a place for, which it has then: a node to start, or a demand to answer."""
@@ -60,47 +65,231 @@ class Places:
         for _ in range(len(builds)):
             self._turn = (self._turn + 1) % len(builds)
             build = builds[self._turn]
-            if build.running < build.concurrency:
-                step = self._next_of(build)
-                if step is not None:
-                    return step
+            while build.running < build.concurrency and (lane := _first(build)) is not None:
+                key = lane.queue.top
+                item: Node | Demand = lane.queue.pop()
+                if self._seated(build, key, item):
+                    return item
         return None
 
-    def _next_of(self, build: Build) -> Node | Demand | None:
-        for lane in build.lanes:
-            if lane.running >= lane.limit:
-                continue
-            # Bodies that were entered come first: they hold locks and memory.
-            while lane.resumes:
-                demand = lane.resumes.popleft()
-                if demand.state == SETTLED:
-                    self.deliver(demand)
-                    return demand
-            while lane.ready:
-                node = lane.ready.popleft()
-                if node.state != READY:
-                    continue  # cancelled while it waited
-                if not self._may_run(node):
-                    continue
-                self.take(node)
-                return node
-        return None
+    def _seated(self, build: Build, key: Key, item: Node | Demand) -> bool:
+        """Give ``item`` its place, unless it is not to run any more, or there is something else it has to wait for."""
+        node = _able(item)
+        if node is None:
+            return False
+        pooled = node.options.pooled
+        if pooled and not self._admitted(build, key, item, node):
+            return False
+        if isinstance(item, Demand):
+            self.deliver(item)
+            return True
+        if node.state == READY and not self._may_run(node):
+            if pooled:
+                self._release(node, start=True)
+            return False
+        if pooled:
+            self._spend(node)
+        node.flags &= ~RETRYING
+        self._sit(node)
+        return True
+
+    # Places --------------------------------------------------------------------------------------------
+
+    def _sit(self, node: Node) -> None:
+        node.state = RUNNING
+        if node.options.hold:
+            for pool, _ in _needs(node):
+                pool.held.pop(node, None)
+        node.build.running += 1
+        node.build.lanes[node.lane].running += 1
+
+    def take(self, node: Node) -> None:
+        """``node`` takes its place, and what it needs of the pools, whether there is any or not."""
+        for pool, count in _needs(node, resumed=True):
+            pool.free -= count
+        self._sit(node)
+
+    def give_back(self, node: Node, *, suspended: bool = False) -> None:
+        """``node`` gives its place back, and what it has of the pools; while ``suspended`` it may hold some."""
+        node.build.running -= 1
+        node.build.lanes[node.lane].running -= 1
+        if node.options.pooled:
+            self._release(node, suspended=suspended)
+
+    def deliver(self, demand: Demand) -> None:
+        """A body gets the answer to ``demand``; after its last one it is at work again, in the place it has got."""
+        demand.state = DELIVERED
+        node = demand.parent
+        assert node is not None
+        node.outstanding -= 1
+        if not node.outstanding:
+            self._sit(node)
 
     def move(self, node: Node, heir: Build) -> None:
         """``node`` goes from the account of its build to that of ``heir``, with its place and its times."""
         build = node.build
         at_work = node.state == RUNNING
+        held = [pool.name for pool, _ in _needs(node) if node in pool.held]
         if at_work:
             self.give_back(node)
+        else:
+            self.forgo(node)
         times = build.times[2 * node.index : 2 * node.index + 2]
         node.build, node.index = heir, len(heir.nodes)
         heir.nodes.append(node)
         heir.times.extend(times)
+        if node in build.failures:
+            heir.failures[node] = build.failures.pop(node)
+        _bring_pools(node, build, heir)
+        for pool, count in _needs(node):
+            if at_work or pool.name in held:
+                pool.free -= count
+            if pool.name in held:
+                pool.held[node] = count
         if at_work:
-            self.take(node)
+            self._sit(node)
         elif node.state == READY:
             self.queue(node)
+        elif node.flags & RETRYING:
+            self.queue_retry(node)
         for demand in node.children:
             demand.build = heir
             if demand.state == SETTLED:
                 self.queue_answer(demand, node)
+
+    # Pools ---------------------------------------------------------------------------------------------
+
+    def _admitted(self, build: Build, key: Key, item: Node | Demand, node: Node) -> bool:
+        """Take what ``node`` needs of the pools, all of it or nothing; if something is short, it waits for that."""
+        if node.flags & GRANTED:
+            node.flags &= ~GRANTED
+            return True
+        needs = list(_needs(node, resumed=isinstance(item, Demand), start=not isinstance(item, Demand)))
+        for pool, count in needs:
+            # Those that wait for more than there is are not overtaken, or they would wait for ever.
+            if pool.free < count or (pool.waiting and pool.waiting.top <= key):
+                pool.waiting.push(key, item)
+                return False
+        for pool, count in needs:
+            pool.free -= count
+        return True
+
+    def _release(self, node: Node, *, suspended: bool = False, start: bool = False) -> None:
+        """Give back what ``node`` has of the pools: all but what it holds while ``suspended``."""
+        hold = node.options.hold if suspended else ()
+        for pool, count in _needs(node, start=start):
+            if pool.name in hold:
+                pool.held[node] = count
+                self.holding = True
+            else:
+                pool.held.pop(node, None)
+                self.refund(pool, count)
+
+    def forgo(self, node: Node) -> None:
+        """``node``, which is not at work, gives up what it has of the pools: it is not to run, or not from here."""
+        if node.flags & GRANTED:
+            node.flags &= ~GRANTED
+            resumed = node.state == SUSPENDED and not node.flags & RETRYING
+            for pool, count in _needs(node, resumed=resumed, start=not resumed):
+                self.refund(pool, count)
+        if node.options.hold:
+            for pool, _ in _needs(node):
+                count = pool.held.pop(node, 0)
+                if count:
+                    self.refund(pool, count)
+
+    def _spend(self, node: Node) -> None:
+        for name, count in node.options.rate.items():
+            node.build.rates[name].spent.append((self.now, count))
+
+    def tick(self, now: float) -> float | None:
+        """It is ``now``: refund what is due; when something that is waited for is due next."""
+        self.now = now
+        due = None
+        for build in self.builds:
+            for pool in build.rates.values():
+                while pool.spent and pool.spent[0][0] + pool.period <= now:
+                    self.refund(pool, pool.spent.popleft()[1])
+                if pool.spent and pool.waiting and (due is None or pool.spent[0][0] + pool.period < due):
+                    due = pool.spent[0][0] + pool.period
+        return due
+
+    def stuck(self) -> tuple[Node, Pool, Node] | None:
+        """A node that waits for units of a pool which bodies hold that wait for it, and one of those."""
+        self.holding = False
+        for build in self.builds:
+            for pool in build.pools.values():
+                if not pool.held:
+                    continue
+                self.holding = True
+                node = _able(pool.waiting.peek()) if pool.waiting else None
+                if node is None or node.state == SUSPENDED:
+                    continue
+                holders = [other for other in above(node) if other in pool.held]
+                if pool.capacity - sum(pool.held[other] for other in holders) < node.options.resources[pool.name]:
+                    return node, pool, holders[0]
+        return None
+
+    def refund(self, pool: Pool, count: int) -> None:
+        """``count`` units of ``pool`` are there again: whoever waits for them is next."""
+        pool.free += count
+        while pool.waiting:
+            key = pool.waiting.top
+            item = pool.waiting.peek()
+            node = _able(item)
+            if node is None or node.flags & GRANTED:
+                pool.waiting.pop()
+                continue
+            resumed = isinstance(item, Demand)
+            needs = list(_needs(node, resumed=resumed, start=not resumed))
+            short = next((other for other, units in needs if other.free < units), None)
+            if short is pool:
+                return
+            pool.waiting.pop()
+            if short is not None:
+                short.waiting.push(key, item)
+                continue
+            for other, units in needs:
+                other.free -= units
+            node.flags |= GRANTED
+            node.build.lanes[node.lane].queue.push(key, item, first=True)
+
+
+def _bring_pools(node: Node, build: Build, heir: Build) -> None:
+    """Where ``heir`` has not what ``node`` needs, that of its old build goes on serving it."""
+    for name, count in node.options.resources.items():
+        if heir.pool(name).capacity < count:
+            heir.pools[name] = build.pool(name)
+    for name, count in node.options.rate.items():
+        if name not in heir.rates or heir.rates[name].capacity < count:
+            heir.rates[name] = build.rates[name]
+
+
+def _first(build: Build) -> Lane | None:
+    """The lane that has a place and the first in the queue."""
+    best = None
+    for lane in build.lanes:
+        if lane.queue and lane.running < lane.limit and (best is None or lane.queue.top < best.queue.top):
+            best = lane
+    return best
+
+
+def _able(item: Node | Demand) -> Node | None:
+    """The node whose body ``item`` would enter or resume; None if it is not to run any more."""
+    if isinstance(item, Demand):
+        return item.parent if item.state == SETTLED else None
+    retrying = item.state == SUSPENDED and item.flags & RETRYING and not item.flags & CANCELLING
+    return item if item.state == READY or retrying else None
+
+
+def _needs(node: Node, *, resumed: bool = False, start: bool = False) -> Iterator[tuple[Pool, int]]:
+    """The pools ``node`` takes units of: a body that is ``resumed`` has kept some, one that ``start``s needs rates."""
+    options = node.options
+    if options is DEFAULTS:
+        return
+    for name, count in options.resources.items():
+        if not resumed or name not in options.hold:
+            yield node.build.pool(name), count
+    if start:
+        for name, count in options.rate.items():
+            yield node.build.rates[name], count

@@ -13,9 +13,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from time import perf_counter
 from typing import Any
 
+from ._options import DEFAULTS, Options
 from ._task import Task
-from .errors import PlanError
-from .graph import FINAL, LOCKING, NEW, WRAPPER, Node
+from .account import Account
+from .errors import ConfigError, PlanError
+from .graph import EXCLUDED, FINAL, FORCED, LOCKING, NEW, WRAPPER, Node
 from .hooks import Hooks
 from .scheduler import Scheduler
 from .target import Target, ask, check_answer
@@ -64,13 +66,23 @@ class Planner:
         definition = task._definition
         if node.state == NEW:
             node.lane = definition.lane
+            if definition.options is not DEFAULTS:
+                try:
+                    node.options = definition.options or Options(task, repr(task))
+                except BaseException as error:
+                    return self._scheduler.invalid(node, _raised(task, "its options", error))
+            account: Account = node.build.owner
+            if account.particular and definition.has_run and not definition.external and account.forces(task):
+                node.flags |= FORCED
             if definition.has_output:
                 try:
                     node.output = _frozen(task, task.output())
                 except BaseException as error:
                     return self._scheduler.invalid(node, _raised(task, "output", error))
         output = node.output
-        if task._complete is not None:
+        if node.flags & FORCED:
+            self._missing(node, "forced")
+        elif task._complete is not None:
             if task._complete_on_loop:
                 self._ask(node)
             else:
@@ -124,6 +136,8 @@ class Planner:
                     node.keys = _keys(node.output)
                 except BaseException as error:
                     return self._scheduler.invalid(node, _raised(task, "output", error))
+            if node.build.owner.particular and not definition.wrapper and not node.build.owner.selects(task):
+                node.flags |= EXCLUDED
             if not node.keys:
                 node.keys = (task,)  # nothing says what it makes: nobody else is making this task
             self._scheduler.missing(node)
@@ -290,7 +304,7 @@ class _NotATask(PlanError):
 
 
 def _raised(task: Task, hook: str, error: BaseException) -> PlanError:
-    if isinstance(error, _NotATarget):
+    if isinstance(error, (_NotATarget, ConfigError)):
         return PlanError(str(error))
     if isinstance(error, _NotATask):
         leaf = error.leaf

@@ -19,7 +19,16 @@ from .outcomes import describe, failure, original, root_cause, value_of
 if TYPE_CHECKING:
     from ._task import Task
 
-__all__ = ["BuildResult", "TaskResult"]
+__all__ = ["AttemptResult", "BuildResult", "TaskResult"]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResult:
+    """One attempt at a task. Times are in seconds since the epoch; ``error`` is what its body raised, if it did."""
+
+    started: float
+    finished: float
+    error: BaseException | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,7 @@ class TaskResult:
     task: Task
     status: FinalStatus
     reason: str | None
-    """Why it had to run: ``output missing``, ``no output``, ``complete() is False``; None if it had not."""
+    """Why it had to run: ``output missing``, ``no output``, ``complete() is False``, ``forced``; None if it had not."""
     value: Any
     """What ``run()`` returned, for a task without an output."""
     output: Any
@@ -38,12 +47,15 @@ class TaskResult:
     """What its body raised, or why its state is unknown or its input missing."""
     blocked_by: Task | None
     """The task at the root of the failure that kept this one from running to its end."""
+    attempts: tuple[AttemptResult, ...]
+    """Every attempt that was made, in order; none if it did not run."""
     started: float | None
+    """When the last attempt began."""
     finished: float | None
 
     @property
     def duration(self) -> float:
-        """Seconds between the start of the body and its end; 0 if it did not run."""
+        """Seconds between the start of the last attempt and its end; 0 if it did not run."""
         return 0.0 if self.started is None or self.finished is None else self.finished - self.started
 
 
@@ -61,7 +73,9 @@ class BuildResult:
         self.run_id = account.run_id
         self.started = account.started
         """When the build was asked for, in seconds since the epoch."""
-        self.status: BuildStatus = _status(roots, nodes)
+        self.status: BuildStatus = _status(roots, nodes, stopped=account.why is not None)
+        self.why = account.why if self.status == "cancelled" else None
+        """What stopped it, if it was stopped: its timeout."""
         self.finished = time.time()
         """When it had ended, in seconds since the epoch."""
 
@@ -98,6 +112,15 @@ class BuildResult:
             time + self._account.epoch if time else None
             for time in node.build.times[2 * node.index : 2 * node.index + 2]
         )
+        epoch = self._account.epoch
+        attempts = [
+            AttemptResult(start + epoch, end + epoch, error) for start, end, error in node.build.failures.get(node, ())
+        ]
+        if started is not None and finished is not None:
+            error = node.error
+            # One that was given up between two attempts has none but those.
+            if not attempts or started > attempts[-1].started:
+                attempts.append(AttemptResult(started, finished, error))
         blocker = None
         if node.state == graph.BLOCKED:
             blocker = getattr(node.error, "task", None) or root_cause(node).task
@@ -109,6 +132,7 @@ class BuildResult:
             node.output,
             original(node) if node.state != graph.BLOCKED else None,
             blocker,
+            tuple(attempts),
             started,
             finished,
         )
@@ -219,9 +243,11 @@ class BuildResult:
         return f"<BuildResult {self.run_id} {self.status}: {self.summary()}>"
 
 
-def _status(roots: Sequence[Node], nodes: Sequence[Node]) -> BuildStatus:
+def _status(roots: Sequence[Node], nodes: Sequence[Node], *, stopped: bool) -> BuildStatus:
     if all(node.state <= graph.THERE for node in roots):
         return "succeeded"
+    if stopped:
+        return "cancelled"
     states = {node.state for node in nodes}
     if states & {graph.FAILED, graph.UNKNOWN}:
         return "failed"

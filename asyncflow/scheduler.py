@@ -8,6 +8,7 @@ instructions, which the executor collects:
 * ``next()``: start this node's body, or answer this demand of a suspended one.
 * ``delivered``: demands to answer at once, since their body is not waiting for a place.
 * ``cancels``: nodes whose body has to stop; answered by one of the facts about its end.
+* ``rests``: nodes whose attempt has failed and that get another after their delay; answered by ``again``.
 * ``settled``: the demands of builds that have got all they will get.
 * ``finals``: nodes that have just got their final status, where somebody listens.
 
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import graph
+from ._options import DEFAULTS
 from .cycles import find_cycles, tasks_of
 from .errors import CycleError, PlanError
 from .graph import (
@@ -29,6 +31,7 @@ from .graph import (
     CANCELLING,
     COMPLETE,
     DELIVERED,
+    EXCLUDED,
     EXPANDING,
     FAILED,
     FINAL,
@@ -40,6 +43,8 @@ from .graph import (
     NEW,
     NONE,
     PLANNING,
+    RESTING,
+    RETRYING,
     RUNNING,
     SETTLED,
     SUCCEEDED,
@@ -55,6 +60,7 @@ from .graph import (
 )
 from .hub import Hub, at_work
 from .places import Places
+from .ranks import raise_priority, rank
 from .sharing import Sharing
 
 if TYPE_CHECKING:
@@ -79,6 +85,7 @@ class Scheduler:
         self.cancels: deque[Node] = deque()
         self.settled: deque[Demand] = deque()
         self.finals: deque[Node] = deque()
+        self.rests: deque[Node] = deque()
         self.sharing = Sharing(self, hub, post, gone)
         self._places = Places(self.sharing.may_run)
         self._unverified: deque[Demand] = deque()
@@ -91,7 +98,8 @@ class Scheduler:
     def open(self, build: Build) -> Demand:
         """Take a build in; name its roots with ``want``, then call ``asked``."""
         self.adopt(build)
-        return Demand(build)
+        build.root = Demand(build)
+        return build.root
 
     def adopt(self, build: Build) -> None:
         """Take a build in whose demand is there already."""
@@ -111,6 +119,8 @@ class Scheduler:
         if step is None and self.sharing.told:
             self.sharing.told = False
             step = self._places.next()  # a body that was told of a ring goes on, in a build passed over already
+        if step is None and self._places.holding and self._break_hold():
+            step = self._places.next()
         return step
 
     def suspend(self, node: Node) -> Demand:
@@ -124,7 +134,7 @@ class Scheduler:
         node.children.append(demand)
         node.outstanding += 1
         if node.state == RUNNING:
-            self._places.give_back(node)
+            self._places.give_back(node, suspended=True)
             node.state = SUSPENDED
         return demand
 
@@ -133,6 +143,8 @@ class Scheduler:
         node = self._node(task, demand, demand.build)
         node.wanted += 1
         demand.roots.append(node)
+        if demand.parent is not None and demand.parent.priority > node.priority:
+            raise_priority(node, demand.parent.priority, self._places.queue)
         if node.state < FINAL:
             demand.remaining += 1
             if node.roots_of is NONE:
@@ -144,7 +156,8 @@ class Scheduler:
         self._planned(demand)
 
     def _node(self, task: Task, demand: Demand, build: Build) -> Node:
-        node = self.nodes.get(task)
+        table = self.nodes if build.table is None else build.table
+        node = table.get(task)
         old = None
         if node is not None:
             if node.state < FINAL and node.flags & CANCELLING:
@@ -164,7 +177,7 @@ class Scheduler:
         demand.unplanned += 1
         demand.fresh.append(node)
         if old is None:
-            self.nodes[task] = node
+            table[task] = node
             self.checks.append(node)
         else:
             self._successors[old] = node  # looked at when the old body has ended
@@ -206,6 +219,10 @@ class Scheduler:
         if node.state != NEW:
             return
         node.state = EXPANDING
+        if node.options is not DEFAULTS:
+            node.priority = max(node.priority, node.options.priority)
+            if node.options.pooled and (problem := _impossible(node)) is not None:
+                node.demand.problems.append((node, problem))
         if node.keys:
             for other in self.sharing.hub.claim(node):
                 if other.build is node.build and other.task != node.task and not other.flags & CANCELLING:
@@ -248,7 +265,9 @@ class Scheduler:
         while self._unverified:
             demand = self._unverified[0]
             found: list[list[Node]] = []
-            yield from find_cycles(demand, found, self.sharing.hub)
+            order: list[Node] = []
+            yield from find_cycles(demand, found, order, self.sharing.hub)
+            yield from rank(order, self._places.queue)
             self._unverified.popleft()
             demand.problems += [
                 (None if path[0] is demand.parent else path[0], CycleError(tasks_of(path))) for path in found
@@ -260,6 +279,10 @@ class Scheduler:
     def unverified(self) -> bool:
         """Whether a plan waits for ``verify``."""
         return bool(self._unverified)
+
+    def tick(self, now: float) -> float | None:
+        """It is ``now`` (seconds, by any clock): rates may have units again. The next time that is worth a tick."""
+        return self._places.tick(now)
 
     def _release(self, demand: Demand) -> None:
         if demand.state == PLANNING:
@@ -288,6 +311,8 @@ class Scheduler:
             return BLOCKED
         if node.flags & WRAPPER and not node.flags & INPUT_RAN:
             return COMPLETE
+        if node.flags & EXCLUDED:
+            return MISSING
         self._places.queue(node)
         return 0
 
@@ -309,12 +334,37 @@ class Scheduler:
     def succeeded(self, node: Node, value: Any) -> None:
         """The body ended, and the outputs are there."""
         node.value = value
+        node.error = None
         self._ended(node, SUCCEEDED)
 
     def failed(self, node: Node, error: BaseException) -> None:
         """The body raised ``error``, or did not make its output."""
         node.error = error
-        self._ended(node, FAILED)
+        if self._may_retry(node, error):
+            self._drop_children(node)
+            if node.state == RUNNING:
+                self._places.give_back(node)
+            else:
+                self._places.forgo(node)
+            times = node.build.times[2 * node.index : 2 * node.index + 2]
+            node.build.failures.setdefault(node, []).append((times[0], times[1], error))
+            node.state = SUSPENDED  # it keeps its claims: to others it is the same flight
+            node.flags |= RESTING
+            self.rests.append(node)
+        else:
+            self._ended(node, FAILED)
+
+    def _may_retry(self, node: Node, error: BaseException) -> bool:
+        retries = node.build.retries if node.options.retries is None else node.options.retries
+        if not retries or node.flags & CANCELLING:
+            return False
+        return len(node.build.failures.get(node, ())) < retries and node.options.retries_on(error)
+
+    def again(self, node: Node) -> None:
+        """The delay of ``node`` is over: another attempt, as soon as there is a place for it."""
+        if node.flags & RESTING and not node.flags & CANCELLING:
+            node.flags = (node.flags & ~RESTING) | RETRYING
+            self._places.queue_retry(node)
 
     def blocked(self, node: Node, error: BaseException) -> None:
         """The body ended with the failure of a task it waited for."""
@@ -328,22 +378,33 @@ class Scheduler:
     def _ended(self, node: Node, state: int) -> None:
         if node.state == RUNNING:
             self._places.give_back(node)
-        node.outstanding = 0
-        for demand in node.children:
-            if demand.state < DELIVERED:
-                demand.state = LEFT
-                self._unwant(demand)
+        self._drop_children(node)
         if not node.flags & CANCELLING:
             self._finish(node, state)
         else:
             self._finish(node, CANCELLED)
             self._stopping -= 1
             successor = self._successors.pop(node, None)
-            if self.nodes.get(node.task) is node:
-                del self.nodes[node.task]
+            self._remove(node)
             if successor is not None and successor.state < FINAL:
-                self.nodes[node.task] = successor
+                self._table(successor)[node.task] = successor
                 self.checks.append(successor)
+
+    def _drop_children(self, node: Node) -> None:
+        """The body has ended: what it had left waiting is not waited for any more."""
+        node.outstanding = 0
+        for demand in node.children:
+            if demand.state < DELIVERED:
+                demand.state = LEFT
+                self._unwant(demand)
+
+    def _table(self, node: Node) -> dict[Task, Node]:
+        return self.nodes if node.build.table is None else node.build.table
+
+    def _remove(self, node: Node) -> None:
+        table = self._table(node)
+        if table.get(node.task) is node:
+            del table[node.task]
 
     def _finish(self, node: Node, state: int) -> None:
         """Give ``node`` its final ``state`` and pass the news on, as far as it goes, without recursion."""
@@ -351,6 +412,8 @@ class Scheduler:
         while stack:
             node, state = stack.pop()
             was_at_work = at_work(node)
+            if node.options.pooled:
+                self._places.forgo(node)
             node.state = state
             if node.holder is not None:
                 self.sharing.leave(node)
@@ -359,6 +422,8 @@ class Scheduler:
                 node.keys = NONE
             if node.build.listening:
                 self.finals.append(node)
+            if state > THERE and node.build.fail_fast and state != CANCELLED:
+                self._stop(node.build)
             dependents, node.dependents = node.dependents, NONE
             for other in dependents:
                 other.waiting -= 1
@@ -374,6 +439,25 @@ class Scheduler:
                 demand.remaining -= times
                 if not demand.remaining and demand.state == GOING:
                     self._settle(demand)
+
+    def _stop(self, build: Build) -> None:
+        """Something of a ``fail_fast`` build went wrong: it starts nothing more, and has got what it will get."""
+        build.fail_fast = False
+        build.concurrency = 0
+        if build.root is not None and build.root.state < SETTLED:
+            self._settle(build.root)
+
+    def _break_hold(self) -> bool:
+        """Nothing can run. Is that because bodies hold on to what the tasks need that they wait for?"""
+        found = self._places.stuck()
+        if found is not None:
+            node, pool, holder = found
+            node.error = PlanError(
+                f"{node.task!r} needs {node.options.resources[pool.name]} of the resource {pool.name!r}, which "
+                f"{holder.task!r} holds while it waits for it: take {pool.name!r} out of its `hold`"
+            )
+            self._ended(node, FAILED)
+        return found is not None
 
     def _settle(self, demand: Demand) -> None:
         demand.state = SETTLED
@@ -412,6 +496,7 @@ class Scheduler:
             # The last one out, and every node has its end: no need to go from node to node.
             self.nodes.clear()
             self._orphans.clear()
+            build.root = build.table = None
             return
         demand.state = LEFT
         self._unwant(demand)
@@ -450,8 +535,7 @@ class Scheduler:
             self._finish(node, CANCELLED)
             if planning:
                 self._planned(node.demand)
-        if self.nodes.get(node.task) is node:
-            del self.nodes[node.task]
+        self._remove(node)
 
     def _hand_over(self) -> None:
         """What a build that has left paid for, and others still want, goes to the account of one of those."""
@@ -469,6 +553,29 @@ class Scheduler:
             for demand in node.children:
                 if demand.state != LEFT:
                     stack += demand.roots
+
+
+def _impossible(node: Node) -> PlanError | None:
+    """What ``node`` needs of the pools and will never get."""
+    build, options = node.build, node.options
+    for name, count in options.resources.items():
+        capacity = build.pool(name).capacity
+        if count > capacity:
+            return PlanError(
+                f"{node.task!r} needs {count} of the resource {name!r}, of which there is {capacity}: "
+                f'give build(resources={{"{name}": {count}}})'
+            )
+    for name, count in options.rate.items():
+        if name not in build.rates:
+            return PlanError(
+                f'{node.task!r} is limited by the rate {name!r}, which nobody gives: build(rate={{"{name}": "10/s"}})'
+            )
+        if count > build.rates[name].capacity:
+            return PlanError(
+                f"{node.task!r} takes {count} starts of the rate {name!r} at once, which gives "
+                f"{build.rates[name].capacity} in {build.rates[name].period:g} s"
+            )
+    return None
 
 
 def _count(node: Node, dep: Node) -> None:

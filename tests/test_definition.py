@@ -20,7 +20,8 @@ from asyncflow import (
     build,
     run,
 )
-from asyncflow._definition import ENGINE_OPTIONS, LOOP, THREAD
+from asyncflow._definition import LOOP, THREAD
+from asyncflow._options import ENGINE_OPTIONS
 
 
 @pytest.fixture(autouse=True)
@@ -91,8 +92,9 @@ def test_an_engine_option_is_no_parameter(name: str, luigis: bool) -> None:
         make(**body)
     with pytest.raises(TaskDefinitionError, match=rf"Wrong\.{name}: "):
         make((type("Mixin", (), body), Task))
-    assert getattr(make(**{name: 3}), name) == 3, "without an annotation it is an attribute"
-    assert not make(__annotations__={name: ClassVar[int]}, **{name: 3})._parameters
+    right: Any = {"hold": (), "rate": "api", "resources": {"db": 3}, "retry_on": OSError}.get(name, 3)
+    assert getattr(make(**{name: right}), name) == right, "without an annotation it is an attribute"
+    assert not make(__annotations__={name: ClassVar[Any]}, **{name: right})._parameters
 
 
 def test_an_annotated_namespace() -> None:
