@@ -30,7 +30,7 @@ from .queues import Key, Pool
 
 __all__ = ["Places"]
 
-ENTERED = float("-inf")  # instead of a depth: bodies that were entered hold locks and memory
+ENTERED = float("-inf")  # instead of a depth: bodies that were entered hold locks, memory, units of pools
 
 
 class Places:
@@ -252,7 +252,8 @@ class Places:
             for other, units in needs:
                 other.free -= units
             node.flags |= GRANTED
-            node.build.lanes[node.lane].queue.push(key, item, first=True)
+            # Before what has not been granted anything: the units are idle until it runs.
+            node.build.lanes[node.lane].queue.push((key[0], ENTERED, 0), item)
 
 
 def _bring_pools(node: Node, build: Build, heir: Build) -> None:

@@ -143,8 +143,6 @@ class Scheduler:
         node = self._node(task, demand, demand.build)
         node.wanted += 1
         demand.roots.append(node)
-        if demand.parent is not None and demand.parent.priority > node.priority:
-            raise_priority(node, demand.parent.priority, self._places.queue)
         if node.state < FINAL:
             demand.remaining += 1
             if node.roots_of is NONE:
@@ -220,7 +218,7 @@ class Scheduler:
             return
         node.state = EXPANDING
         if node.options is not DEFAULTS:
-            node.priority = max(node.priority, node.options.priority)
+            node.priority = node.options.priority if node.priority <= 0 else max(node.priority, node.options.priority)
             if node.options.pooled and (problem := _impossible(node)) is not None:
                 node.demand.problems.append((node, problem))
         if node.keys:
@@ -291,6 +289,9 @@ class Scheduler:
                 self._settle(demand)
             if demand.problems:
                 self._unwant(demand)  # nothing of it is executed, unless another demand wants it too
+        if demand.parent is not None:
+            for root in demand.roots:
+                raise_priority(root, demand.parent.priority, self._places.queue)
         for node, problem in demand.problems:
             if node is not None and node.state < FINAL:
                 node.error = problem

@@ -1,0 +1,299 @@
+"""Resources and rates: what bodies share, and who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from asyncflow import ConfigError, PlanError, Task, TaskFailed, TaskStarted, build, gather
+
+working: Counter[str] = Counter()
+most: Counter[str] = Counter()
+order: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    for book in (working, most):
+        book.clear()
+    order.clear()
+
+
+async def use(what: str, amount: int = 1, turns: int = 5) -> None:
+    working[what] += amount
+    most[what] = max(most[what], working[what])
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    working[what] -= amount
+
+
+class Query(Task):
+    n: int
+    resources = {"db": 1}
+
+    async def run(self) -> None:
+        order.append(self.n)
+        await use("db")
+
+
+@pytest.mark.parametrize(("given", "expected"), [({"db": 3}, 3), ({}, 1), ({"db": 100}, 20)])
+async def test_no_more_at_work_than_there_are_units(given: dict[str, int], expected: int) -> None:
+    """Without a capacity there is one unit, as in Luigi."""
+    assert await build([Query(n=n) for n in range(20)], resources=given)
+    assert most["db"] == expected
+    assert order == list(range(20))
+
+
+async def test_who_needs_nothing_is_not_held_up() -> None:
+    class Free(Task):
+        async def run(self) -> None:
+            order.append("free")
+
+    assert await build([Query(n=0), Query(n=1), Free()])
+    assert order == [0, "free", 1]
+
+
+async def test_several_units_of_several_resources() -> None:
+    class Big(Task):
+        n: int
+        resources = {"db": 2, "gpu": 1}
+
+        async def run(self) -> None:
+            await asyncio.gather(use("db", 2), use("gpu"))
+
+    class Gpu(Task):
+        n: int
+        resources = {"gpu": 2}
+
+        async def run(self) -> None:
+            await use("gpu", 2)
+
+    tasks = [kind(n=n) for n in range(8) for kind in (Query, Big, Gpu)]
+    assert await build(tasks, resources={"db": 3, "gpu": 2})
+    assert most["db"] <= 3
+    assert most["gpu"] <= 2
+    assert not any(working.values())
+
+
+async def test_who_needs_much_is_not_overtaken_for_ever() -> None:
+    class All(Task):
+        resources = {"db": 4}
+
+        async def run(self) -> None:
+            order.append("all")
+
+    class Endless(Task):
+        """Asks for one query after the other, eight at a time, until the big one has had its turn."""
+
+        async def run(self) -> None:
+            n = 100
+            while "all" not in order:
+                await gather(*[Query(n=n + i) for i in range(8)])
+                n += 8
+                assert n < 1000, "starved"
+
+    assert await build([Endless(), *(Query(n=n) for n in range(4)), All()], resources={"db": 4})
+    assert "all" in order
+
+
+async def test_a_demand_that_cannot_be_met_is_a_plan_error() -> None:
+    class Greedy(Task):
+        resources = {"db": 5}
+
+        async def run(self) -> None:
+            order.append("ran")
+
+    with pytest.raises(PlanError, match=r"Greedy\(\) needs 5 of .*\'db\', of which there is 4: give build\(resources="):
+        await build([Greedy(), Query(n=0)], resources={"db": 4})
+    assert not order, "nothing has run"
+
+    class Asks(Task):
+        async def run(self) -> str:
+            try:
+                await Greedy()
+            except PlanError:
+                return "told"
+            return ""
+
+    assert (await build(Asks()))[Asks()] == "told"
+
+
+class Child(Task):
+    async def run(self) -> None:
+        order.append(f"child, {free()} gpu free")
+
+
+def free() -> int:
+    from asyncflow.executor import Executor
+
+    [build] = Executor.current()._scheduler.builds
+    return build.pool("gpu").free
+
+
+@pytest.mark.parametrize("holds", [False, True])
+async def test_what_a_body_holds_while_it_waits(holds: bool) -> None:
+    class Does(Task):
+        resources = {"gpu": 1, "db": 1}
+        hold = {"gpu"} if holds else ()
+
+        async def run(self) -> None:
+            await Child()
+            order.append(f"after, {free()} gpu free")
+
+    assert await build(Does(), resources={"gpu": 2})
+    assert order == [f"child, {1 if holds else 2} gpu free", "after, 1 gpu free"]
+
+
+async def test_holding_what_one_waits_for_is_told_and_does_not_hang() -> None:
+    class NeedsGpu(Task):
+        resources = {"gpu": 1}
+
+        async def run(self) -> None:
+            order.append("ran")
+
+    class Holds(Task):
+        resources = {"gpu": 1}
+        hold = "gpu"
+
+        async def run(self) -> str:
+            try:
+                await NeedsGpu()
+            except TaskFailed as error:
+                return str(error.__cause__)
+            return ""
+
+    async with asyncio.timeout(10):
+        result = await build(Holds())
+    assert result[Holds()] == (
+        "NeedsGpu() needs 1 of the resource 'gpu', which Holds() holds while it waits for it: take 'gpu' out of its "
+        "`hold`"
+    )
+    assert not order
+    assert (await build(Holds(), resources={"gpu": 2}))[Holds()] == ""
+
+
+async def test_two_that_hold_one_each_of_what_the_others_wait_for_take_turns() -> None:
+    """The second holder's child waits for the first holder, which is no ring: nobody is told anything."""
+
+    class NeedsGpu(Task):
+        n: int
+        resources = {"gpu": 1}
+
+        async def run(self) -> None:
+            await use("gpu")
+
+    class Holds(Task):
+        n: int
+        resources = {"disk": 1}
+        hold = "disk"
+
+        async def run(self) -> None:
+            await NeedsGpu(n=self.n)
+
+    assert await build([Holds(n=n) for n in range(6)], resources={"disk": 2, "gpu": 1})
+    assert most["gpu"] == 1
+
+
+async def test_a_cancelled_build_of_several_gives_everything_back() -> None:
+    """A shared task is handed over with what it has of the pools of the build that leaves."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    class Shared(Task):
+        resources = {"db": 2}
+
+        async def run(self) -> str:
+            begun.set()
+            await go_on.wait()
+            return "made"
+
+    one = asyncio.create_task(build(Shared(), resources={"db": 2}))
+    await begun.wait()
+    two = asyncio.create_task(build([Shared(), Query(n=1)], resources={"db": 3}))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    one.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await one
+    go_on.set()
+    result = await two
+    assert result
+    assert result[Shared()] == "made"
+
+
+async def test_a_leaver_waiting_for_a_resource_takes_nothing_with_it() -> None:
+    class Caller(Task):
+        async def run(self) -> None:
+            try:
+                async with asyncio.timeout(0.01):
+                    await Query(n=1)
+            except TimeoutError:
+                order.append("left")
+            assert await Query(n=2) is None
+
+    begun = asyncio.Event()
+
+    class Busy(Task):
+        resources = {"db": 1}
+
+        async def run(self) -> None:
+            begun.set()
+            while "left" not in order:
+                await asyncio.sleep(0.001)
+
+    assert await build([Busy(), Caller()])
+    assert order == ["left", 2]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"resources": {"db": 0}}, {"resources": 3}, {"rate": {"api": "fast"}}, {"rate": "10/s"}, {"rate": {"a": 1}}],
+)
+async def test_wrong_capacities(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=r"build\("):
+        await build(Query(n=0), **wrong)
+
+
+class Call(Task):
+    n: int
+    rate = "api"
+
+    async def run(self) -> None:
+        order.append(asyncio.get_running_loop().time())
+
+
+async def test_no_more_starts_in_any_stretch_of_time_than_the_rate_says() -> None:
+    assert await build([Call(n=n) for n in range(25)], rate={"api": "10/0.1s"})
+    assert len(order) == 25
+    for first, eleventh in zip(order, order[10:], strict=False):
+        assert eleventh - first >= 0.099
+    assert order[9] - order[0] < 0.05, "ten may start at once"
+    assert order[-1] - order[0] < 0.5
+
+
+async def test_a_rate_counts_starts_and_not_what_goes_on() -> None:
+    class Asks(Task):
+        rate = "api"
+
+        async def run(self) -> None:
+            for n in range(3):
+                await Query(n=n)
+
+    started: list[Any] = []
+    assert await build(Asks(), rate={"api": "1/h"}, on_event=started.append)
+    assert sum(isinstance(event, TaskStarted) for event in started) == 4
+
+
+async def test_a_rate_nobody_gives_is_a_plan_error() -> None:
+    with pytest.raises(PlanError, match=r"Call\(n=1\) is limited by the rate 'api', which nobody gives: build\(rate="):
+        await build(Call(n=1))
+
+    class Burst(Task):
+        rate = {"api": 5}
+
+        async def run(self) -> None: ...
+
+    with pytest.raises(PlanError, match=r"Burst\(\) takes 5 starts of the rate 'api' at once, which gives 2 in 1 s"):
+        await build(Burst(), rate={"api": "2/s"})
