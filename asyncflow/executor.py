@@ -12,7 +12,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 from . import threads
@@ -20,6 +19,7 @@ from ._definition import LOOP
 from ._task import Task
 from .account import Account
 from .attempt import Attempt, current
+from .clock import clock, meter
 from .completion import confirm
 from .errors import TaskCancelled, TaskFailed
 from .graph import Build, Demand, Node
@@ -53,6 +53,8 @@ class Executor:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self._clock = clock(loop)
+        self._meter = meter(loop)
         self._scheduler = Scheduler()
         self._planner = Planner(loop, self._scheduler, self._wake)
         self._runners: tuple[Runner, ...] = (LoopRunner(self), ThreadRunner(self))
@@ -234,7 +236,7 @@ class Executor:
             return False  # abandoned, or reported before
         node.attempt = None
         attempt.fence()  # what it has left behind, a thread or a task of its own, publishes nothing any more
-        node.build.times[2 * node.index + 1] = perf_counter()
+        node.build.times[2 * node.index + 1] = self._clock()
         if attempt.cancelled and (stopping := self._stopping.pop(attempt, None)):
             future, timer = stopping
             timer.cancel()
@@ -253,7 +255,7 @@ class Executor:
 
     def _turn(self) -> None:
         self._awake = False
-        deadline = perf_counter() + SLICE
+        deadline = self._meter() + SLICE
         self._cancel()
         more = self._planner.step(deadline) or self._verify(deadline)
         self._tell()  # before a body goes on that waited for what has ended
@@ -270,7 +272,7 @@ class Executor:
                 return False
             self._verifying = self._scheduler.verify()
         for _ in self._verifying:
-            if perf_counter() > deadline:
+            if self._meter() > deadline:
                 return True
         self._verifying = None
         return False
@@ -288,14 +290,14 @@ class Executor:
                 self._resume(step)
             else:
                 self._enter(step)
-            if not count & 15 and perf_counter() > deadline:
+            if not count & 15 and self._meter() > deadline:
                 return True
         return True
 
     def _enter(self, node: Node) -> None:
         attempt = node.attempt = Attempt(node.task, self, node)
         build = node.build
-        build.times[2 * node.index] = perf_counter()
+        build.times[2 * node.index] = self._clock()
         if build.listening:
             build.owner.started_task(node)
         try:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from time import perf_counter
 from typing import Any
 
 from ._task import Task
+from .clock import meter
 from .errors import PlanError
 from .graph import FINAL, LOCKING, NEW, WRAPPER, Node
 from .hooks import Hooks
@@ -32,6 +32,7 @@ class Planner:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, scheduler: Scheduler, wake: Callable[[], None]) -> None:
         self._loop = loop
+        self._meter = meter(loop)
         self._scheduler = scheduler
         self._wake = wake
         self._hooks = Hooks(loop, self._from_thread)
@@ -40,7 +41,7 @@ class Planner:
         self._checkers: dict[asyncio.Task[None], Node | None] = {}
 
     def step(self, deadline: float) -> bool:
-        """Work until there is nothing to do now, or ``deadline`` (``perf_counter`` seconds); True: there is more."""
+        """Work until there is nothing to do now, or ``deadline`` (by the loop's ``meter``); True: there is more."""
         checks = self._scheduler.checks
         count = 0
         while True:
@@ -54,7 +55,7 @@ class Planner:
             if node.state == NEW or node.state == LOCKING:
                 node.build.owner.context.run(self._check, node)  # user code sees its build's context variables
             count += 1
-            if not count & 15 and perf_counter() > deadline:
+            if not count & 15 and self._meter() > deadline:
                 return bool(checks or self._expanding)
 
     # Complete? ---------------------------------------------------------------------------------------
@@ -146,7 +147,7 @@ class Planner:
                 if not depend(node, task):
                     break
                 count += 1
-                if not count & 63 and perf_counter() > deadline:
+                if not count & 63 and self._meter() > deadline:
                     return False
         except BaseException as error:
             self._expanding.popleft()
@@ -182,7 +183,7 @@ class Planner:
         assert me is not None
         if len(self._questions) > 1:
             self._start_checker()
-        deadline = perf_counter() + SLICE
+        deadline = self._meter() + SLICE
         while self._questions:
             node, begun = self._questions.popleft()
             if node.state < FINAL:
@@ -198,9 +199,9 @@ class Planner:
                 self._wake()
             elif isinstance(begun, Coroutine):
                 begun.close()
-            if perf_counter() > deadline:
+            if self._meter() > deadline:
                 await asyncio.sleep(0)
-                deadline = perf_counter() + SLICE
+                deadline = self._meter() + SLICE
 
     def _from_thread(self, node: Node, answer: Any) -> None:
         if hasattr(answer, "__await__"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,7 +61,7 @@ class BuildResult:
         self.started = account.started
         """When the build was asked for, in seconds since the epoch."""
         self.status: BuildStatus = _status(roots, nodes)
-        self.finished = time.time()
+        self.finished = account.now()
         """When it had ended, in seconds since the epoch."""
 
     @property
