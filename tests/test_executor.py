@@ -45,7 +45,7 @@ from asyncflow import (
 )
 from asyncflow.executor import _executors
 from asyncflow.runners.thread import ThreadRunner
-from tests.suspension import STYLES, Outcome, Style, sweep
+from asyncflow.testing import STYLES, Outcome, Style, sweep
 
 entered: Counter[Any] = Counter()
 

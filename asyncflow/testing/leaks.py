@@ -1,6 +1,7 @@
 """What no test may leave behind: asyncio tasks, threads, open files, half-written files.
 
-Plain functions, so that `test_leak_checks.py` can prove each; `conftest.py` applies them to every test.
+``no_leaks`` puts all of it around a block; ``Snapshot`` and the checks are what it is made of, for fixtures that
+need them one by one.
 """
 
 from __future__ import annotations
@@ -14,9 +15,27 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
 
-PATIENCE = 2.0  # seconds a thread or a file gets to go away by itself
+from .. import threads as workers
+
+__all__ = [
+    "PATIENCE",
+    "LeakError",
+    "Snapshot",
+    "check_open_files",
+    "check_tasks",
+    "check_temp_files",
+    "check_threads",
+    "no_leaks",
+    "other_tasks",
+    "settle",
+]
+
+PATIENCE = 2.0
+"""Seconds a thread or a file gets to go away by itself."""
+
 TICK = 0.002  # seconds between two looks
 TEMP_PATTERN = ".af-*"  # how the package names a file that is not published yet
 
@@ -25,16 +44,6 @@ T = TypeVar("T")
 
 class LeakError(AssertionError):
     """A test left something behind; the message lists what."""
-
-
-@dataclass(slots=True)
-class Allowance:
-    """What a test says beforehand that it will leave behind (the fixture `abandoned`)."""
-
-    threads: int = 0
-    fds: int = 0
-    files: int = 0
-    tasks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +63,14 @@ class OpenFile:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The threads and open files at one moment."""
+    """The threads and open files at one moment, to compare a later one with."""
 
     threads: frozenset[threading.Thread]
     files: frozenset[OpenFile]
 
     @classmethod
     def take(cls) -> Snapshot:
+        """Those of this moment."""
         return cls(frozenset(threading.enumerate()), open_files())
 
 
@@ -97,15 +107,11 @@ def _descriptors_kept_until_exit() -> set[int]:
     }
 
 
-def dismiss_idle_workers() -> None:
-    """Idle worker threads of the package are a cache, not a leak: tell them to go."""
-    trim = getattr(sys.modules.get("asyncflow.threads"), "trim", None)
-    if trim is not None:
-        trim()
-
-
 def settle(look: Callable[[], list[T]], allowed: int = 0, patience: float | None = None) -> list[T]:
-    """Look again until at most `allowed` things are left or `patience` is over; return what was left last."""
+    """Call ``look`` until it gives at most ``allowed`` things, or for ``patience`` seconds; what it gave last.
+
+    ``patience`` is ``PATIENCE`` by default. Holds up the thread it is called in.
+    """
     deadline = time.monotonic() + (PATIENCE if patience is None else patience)
     while len(left := look()) > allowed and time.monotonic() < deadline:
         time.sleep(TICK)
@@ -113,13 +119,11 @@ def settle(look: Callable[[], list[T]], allowed: int = 0, patience: float | None
 
 
 def check_threads(before: Snapshot, allowed: int = 0) -> list[threading.Thread]:
-    """Raise when more than `allowed` threads are new since `before`; return the new ones."""
+    """The threads that are new since ``before``. Raises ``LeakError`` if there are more than ``allowed``.
 
-    def look() -> list[threading.Thread]:
-        dismiss_idle_workers()
-        return [thread for thread in threading.enumerate() if thread not in before.threads]
-
-    left = settle(look, allowed)
+    Those that end within ``PATIENCE`` seconds do not count, nor does the engine's cache of idle threads.
+    """
+    left = settle(lambda: _new_threads(before), allowed)
     if len(left) > allowed:
         frames = sys._current_frames()
         raise LeakError(
@@ -133,22 +137,41 @@ def check_threads(before: Snapshot, allowed: int = 0) -> list[threading.Thread]:
     return left
 
 
+def _new_threads(before: Snapshot) -> list[threading.Thread]:
+    workers.trim()
+    return [thread for thread in threading.enumerate() if thread not in before.threads]
+
+
 def check_open_files(before: Snapshot, allowed: int = 0) -> None:
-    """Raise when more than `allowed` descriptors are new since `before`."""
-    left = settle(lambda: sorted(open_files() - before.files, key=lambda file: file.fd), allowed)
+    """Raises ``LeakError`` if more than ``allowed`` open files and sockets are new since ``before``.
+
+    Those that are closed within ``PATIENCE`` seconds do not count.
+    """
+    left = settle(lambda: _new_files(before), allowed)
     if len(left) > allowed:
         raise LeakError(_message("open files", len(left), allowed) + _lines(left))
 
 
+def _new_files(before: Snapshot) -> list[OpenFile]:
+    return sorted(open_files() - before.files, key=lambda file: file.fd)
+
+
 def check_temp_files(folder: Path, allowed: int = 0) -> None:
-    """Raise when more than `allowed` unpublished files of the package lie anywhere below `folder`."""
-    left = settle(lambda: sorted(folder.rglob(TEMP_PATTERN)), allowed)
+    """Raises ``LeakError`` if more than ``allowed`` files that asyncflow has not published lie below ``folder``."""
+    left = settle(lambda: _temp_files(folder), allowed)
     if len(left) > allowed:
         raise LeakError(_message("temporary files", len(left), allowed) + _lines(left))
 
 
+def _temp_files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob(TEMP_PATTERN))
+
+
 def check_tasks(left: Iterable[asyncio.Task[object]], allowed: int = 0) -> None:
-    """Raise when more than `allowed` tasks are in `left`. No patience: a task that is left is not awaited."""
+    """Raises ``LeakError`` if more than ``allowed`` tasks are in ``left``.
+
+    No patience here: a task that is left is one that nobody has awaited.
+    """
     tasks = sorted(left, key=lambda task: task.get_name())
     if len(tasks) > allowed:
         raise LeakError(_message("asyncio tasks", len(tasks), allowed) + _lines(tasks))
@@ -166,3 +189,80 @@ def _message(kind: str, count: int, allowed: int) -> str:
 
 def _lines(things: Iterable[object]) -> str:
     return "".join(f"\n  {thing}" for thing in things)
+
+
+class no_leaks:
+    """What the block leaves behind is an error, if it ends well: ``LeakError`` lists it.
+
+    In a plain function threads, open files and (below ``folder``) unpublished files are looked for; in a
+    coroutine, as ``async with no_leaks():``, asyncio tasks too. Threads and files have ``PATIENCE`` seconds to go
+    away by themselves, and tasks none. A block that raises is not looked at: it says itself what is wrong.
+
+    A fixture can do without the block: what is there is noted when the object is made, and compared in ``check()``.
+
+    Args:
+        folder: where temporary files are looked for, anywhere below it; not at all by default.
+        threads: how many threads the block may leave, e.g. those of sync bodies it has abandoned.
+        fds: how many open files and sockets.
+        files: how many unpublished files.
+        tasks: how many asyncio tasks.
+
+    Raises ``LeakError`` at its end.
+    """
+
+    def __init__(
+        self, folder: Path | str | None = None, *, threads: int = 0, fds: int = 0, files: int = 0, tasks: int = 0
+    ) -> None:
+        self._folder = None if folder is None else Path(folder)
+        self._allowed = [threads, fds, files, tasks]
+        self._before = Snapshot.take()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self.left: list[threading.Thread] = []
+        """The threads that were left and allowed, once the block has ended."""
+
+    def allow(self, threads: int = 0, *, fds: int = 0, files: int = 0, tasks: int = 0) -> None:
+        """So many more may be left: for a block that knows it only when it is under way."""
+        self._allowed = [a + b for a, b in zip(self._allowed, (threads, fds, files, tasks), strict=True)]
+
+    def check_tasks(self, left: Iterable[asyncio.Task[object]]) -> None:
+        """Raises ``LeakError`` if there are more tasks in ``left`` than were allowed."""
+        check_tasks(left, self._allowed[3])
+
+    def check(self) -> None:
+        """Raises ``LeakError`` if more threads and files are left than were allowed."""
+        threads, fds, files, _ = self._allowed
+        self.left = check_threads(self._before, threads)
+        check_open_files(self._before, fds)
+        if self._folder is not None:
+            check_temp_files(self._folder, files)
+
+    def __enter__(self) -> no_leaks:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None:
+            self.check()
+
+    async def __aenter__(self) -> no_leaks:
+        self._tasks = set(other_tasks())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            return
+        self.check_tasks(task for task in other_tasks() if task not in self._tasks)
+        # The loop goes on meanwhile: it is the loop that closes transports, and hears of threads that have ended.
+        deadline = time.monotonic() + PATIENCE
+        while self._anything() and time.monotonic() < deadline:  # noqa: ASYNC110  # nobody tells of an open file
+            await asyncio.sleep(TICK)
+        self.check()
+
+    def _anything(self) -> bool:
+        threads, fds, files, _ = self._allowed
+        return (
+            len(_new_threads(self._before)) > threads
+            or len(_new_files(self._before)) > fds
+            or (self._folder is not None and len(_temp_files(self._folder)) > files)
+        )
