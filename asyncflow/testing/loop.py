@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import os
 import random
 import selectors
 import sys
@@ -264,14 +265,15 @@ def _stepping(handle: asyncio.Handle) -> asyncio.Task[Any] | None:
 
 
 def _place(task: asyncio.Task[Any]) -> str:
-    """The line a suspended task waits at: the innermost one of the coroutines it is made of."""
-    place = "not begun"
+    """The line a suspended task waits at: the innermost one that is not asyncio's own."""
+    place = "in asyncio"
     waiting: Any = task.get_coro()
     while waiting is not None:
         for kind, inner in (("cr", "cr_await"), ("ag", "ag_await"), ("gi", "gi_yieldfrom")):
             frame = getattr(waiting, f"{kind}_frame", None)
             if frame is not None:
-                place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+                if os.path.dirname(frame.f_code.co_filename) != os.path.dirname(asyncio.__file__):
+                    place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
                 waiting = getattr(waiting, inner)
                 break
         else:
