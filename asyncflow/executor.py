@@ -84,6 +84,8 @@ class Executor:
         self._cancel()
         self._tell()
         stopping += account.stopping
+        if self._scheduler.builds:
+            self._wake()  # what it was planning, or paid for, and others want, is theirs now
         if not stopping:
             self._rest()
         return stopping
@@ -102,7 +104,9 @@ class Executor:
                 await asyncio.wait(stopping, timeout=left)
                 self._cancel()
                 self._tell()
-                stopping = [future for future in {*stopping, *account.stopping} if not future.done()]
+                # A body that has stopped lets go of what it asked for: other bodies, and questions to hooks.
+                more = {*stopping, *self._planner.stop(), *account.stopping}
+                stopping = [future for future in more if not future.done()]
             stopping = self._give_up_hooks(account, stopping)
         self._rest()
 

@@ -211,10 +211,18 @@ class Planner:
         self._wake()
 
     def stop(self) -> list[asyncio.Task[None]]:
-        """Cancel the questions nobody wants answered any more; the checkers that are on their way out."""
+        """Cancel the questions nobody wants answered any more, once; the checkers that are on their way out."""
         stopped = [task for task, node in self._checkers.items() if node is not None and node.state >= FINAL]
+        while self._questions and self._questions[0][0].state >= FINAL:
+            _, begun = self._questions.popleft()
+            if isinstance(begun, Coroutine):
+                begun.close()
+        if not self._questions:
+            # Those that were just started would find nothing to ask, but they would be alive for a moment.
+            stopped += [task for task, node in self._checkers.items() if node is None]
         for task in stopped:
-            task.cancel()
+            if not task.cancelling():
+                task.cancel()
         return stopped
 
     def asks_for(self, checker: asyncio.Future[Any]) -> Task | None:
