@@ -393,6 +393,7 @@ class Scheduler:
         build = demand.build
         if build.closed:
             return
+        self._hand_over()  # what it has inherited is its own to stop
         build.closed = True
         self.builds.remove(build)
         if not self.builds and not self._stopping and demand.state == SETTLED and not demand.problems:
@@ -403,6 +404,7 @@ class Scheduler:
             return
         demand.state = LEFT
         self._unwant(demand)
+        self._hand_over()
 
     def _unwant(self, demand: Demand) -> None:
         """Take the demand's wants back: forget what nobody else wants, hand over what others still do."""

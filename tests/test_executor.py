@@ -1116,6 +1116,28 @@ async def test_a_build_goes_on_when_the_one_that_leaves_was_still_planning(unans
         assert (await stays)[Value(n=1)] == 1
 
 
+async def test_two_builds_of_one_task_that_leave_together_leave_nothing_running() -> None:
+    entered_it = asyncio.Event()
+    unwound: list[bool] = []
+
+    @task
+    async def unwinds() -> None:
+        try:
+            entered_it.set()
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            unwound.append(True)
+
+    builds = [asyncio.create_task(build(unwinds())) for _ in range(2)]
+    await entered_it.wait()
+    for building in builds:
+        building.cancel()
+    await asyncio.wait(builds)
+    assert unwound == [True], "a body was running when both builds had returned"
+
+
 async def test_a_hook_that_a_stopped_body_had_asked_is_stopped_too(unanswered: type[Unanswered]) -> None:
     @task
     async def asks() -> None:
