@@ -1,4 +1,4 @@
-"""Graphs of tasks by chance, and what should come of them: fifty sequential lines with nothing of the engine in them."""
+"""Graphs of tasks by chance, and what should come of them: sequential, with nothing of the engine in it."""
 
 from __future__ import annotations
 
