@@ -393,7 +393,6 @@ class Scheduler:
         build = demand.build
         if build.closed:
             return
-        self._hand_over()  # what it has inherited is its own to stop
         build.closed = True
         self.builds.remove(build)
         if not self.builds and not self._stopping and demand.state == SETTLED and not demand.problems:
@@ -404,7 +403,6 @@ class Scheduler:
             return
         demand.state = LEFT
         self._unwant(demand)
-        self._hand_over()
 
     def _unwant(self, demand: Demand) -> None:
         """Take the demand's wants back: forget what nobody else wants, hand over what others still do."""
@@ -425,6 +423,8 @@ class Scheduler:
                     child.state = LEFT
                     stack += child.roots
                     child.roots = []
+            if node.build.closed and node.build is not demand.build and node.state in (RUNNING, SUSPENDED):
+                self._places.move(node, demand.build)  # who was the last to want it waits until it has stopped
             self._forget(node)
         self._orphans.update((node, None) for node in kept if node.build.closed)
 

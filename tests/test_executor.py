@@ -1138,6 +1138,38 @@ async def test_two_builds_of_one_task_that_leave_together_leave_nothing_running(
     assert unwound == [True], "a body was running when both builds had returned"
 
 
+async def test_what_a_stopped_body_had_asked_for_is_waited_for_by_its_own_build() -> None:
+    """The body asked for was begun for another build, which has left in the same turn."""
+    waiting, entered_it = asyncio.Event(), asyncio.Event()
+    unwound: list[bool] = []
+
+    @task
+    async def unwinds() -> None:
+        try:
+            entered_it.set()
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            unwound.append(True)
+
+    @task
+    async def asks() -> None:
+        waiting.set()
+        await unwinds()
+
+    begun_for = asyncio.create_task(build(unwinds()))
+    await entered_it.wait()
+    asking = asyncio.create_task(build(asks()))
+    await waiting.wait()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    asking.cancel()
+    begun_for.cancel()
+    await asyncio.wait([begun_for, asking])
+    assert unwound == [True], "a body was running when both builds had returned"
+
+
 async def test_a_hook_that_a_stopped_body_had_asked_is_stopped_too(unanswered: type[Unanswered]) -> None:
     @task
     async def asks() -> None:
