@@ -6,7 +6,8 @@ What is real and what is not:
   time jumps to the next timer.
 * Steps of asyncio tasks that are ready together are taken in an order drawn from the seed, and any of them may
   be held back for a while, as if its task were slow. So are timers due at one moment. Plain callbacks
-  (``loop.call_soon``) keep their order among themselves: asyncio promises it, and transports rely on it.
+  (``loop.call_soon``) keep their order among themselves, and no step overtakes one that was there before it:
+  asyncio promises it, and transports and ``await asyncio.sleep(0)`` rely on it.
 * Threads are real. While one is at work (a sync body, a sync hook, ``asyncio.to_thread``,
   ``loop.run_in_executor``), time stands still and the loop waits for it. A thread that waits for the loop in its
   turn is not at work: a sync generator that has yielded tasks, a sync body that asks an ``async def exists``.
@@ -167,24 +168,33 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         # Taken out and put back at the same end: other threads may add to the other one meanwhile.
         batch = [self._ready.popleft() for _ in range(len(self._ready))]
         if len(batch) > 1:
-            steps: list[tuple[int, asyncio.Handle]] = []
-            others: list[asyncio.Handle] = []
-            for handle in batch:
-                task = _stepping(handle)
-                if task is None:
-                    others.append(handle)
-                else:
-                    steps.append((self._number(task), handle))
-            # By birth first: a sweep over a set of tasks (asyncio's groups cancel so) readies them in any order.
-            steps.sort(key=itemgetter(0))
-            places: list[asyncio.Handle | None] = [*(handle for _, handle in steps), *([None] * len(others))]
-            self._order.shuffle(places)
-            in_turn = iter(others)
-            batch = [next(in_turn) if place is None else place for place in places]
+            batch = self._drawn(batch)
         self._ready.extendleft(reversed(batch))
         if len(batch) > 1 and self._order.random() < HELD_BACK:
             return self._order.randrange(1, len(batch))
         return len(batch)
+
+    def _drawn(self, batch: list[asyncio.Handle]) -> list[asyncio.Handle]:
+        """``batch`` in an order drawn from the seed: callbacks in theirs, each step after those that were before it."""
+        callbacks: list[asyncio.Handle] = []
+        steps: list[tuple[int, int, asyncio.Handle]] = []
+        for handle in batch:
+            task = _stepping(handle)
+            if task is None:
+                callbacks.append(handle)
+            else:
+                steps.append((self._number(task), len(callbacks), handle))
+        # By birth first: a sweep over a set of tasks (asyncio's groups cancel so) readies them in any order.
+        steps.sort(key=itemgetter(0))
+        after: list[list[asyncio.Handle]] = [[] for _ in range(len(callbacks) + 1)]
+        for _, earliest, handle in steps:
+            after[self._order.randint(earliest, len(callbacks))].append(handle)
+        drawn: list[asyncio.Handle] = []
+        for count, group in enumerate(after):
+            self._order.shuffle(group)
+            drawn += group
+            drawn += callbacks[count : count + 1]
+        return drawn
 
     def _number(self, task: asyncio.Task[Any]) -> int:
         number = self._numbers.get(task)

@@ -191,6 +191,22 @@ def test_plain_callbacks_keep_their_order() -> None:
     explore(main, 100)
 
 
+def test_a_step_overtakes_no_callback_that_was_there_before_it() -> None:
+    async def main() -> bool:
+        loop = asyncio.get_running_loop()
+        seen: list[str] = []
+        loop.call_soon(seen.append, "before")
+        step = loop.create_task(noting("s", seen)[0])
+        loop.call_soon(seen.append, "after")
+        await asyncio.sleep(0)
+        assert seen[0] == "before", "sleep(0) lets in what is ready"
+        await step
+        await asyncio.sleep(1)
+        return seen.index("s") < seen.index("after")
+
+    assert set(runs(main, 100)) == {True, False}
+
+
 def test_a_method_of_a_task_is_a_plain_callback_and_not_its_step() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
