@@ -122,7 +122,8 @@ class Executor:
         return bodies
 
     def _rest(self) -> None:
-        if not self._scheduler.builds:
+        # While a body is being stopped for a build that waits for it, the next build has to know of it.
+        if not self._scheduler.builds and not self._stopping:
             if _executors.get(self.loop) is self:
                 del _executors[self.loop]
             self._planner.close()

@@ -1170,6 +1170,39 @@ async def test_what_a_stopped_body_had_asked_for_is_waited_for_by_its_own_build(
     assert unwound == [True], "a body was running when both builds had returned"
 
 
+async def test_a_body_that_is_being_stopped_is_known_when_another_build_has_come_and_gone() -> None:
+    entered_it, go_on = asyncio.Event(), asyncio.Event()
+    at_once: list[int] = []
+    running = 0
+
+    @task
+    async def unwinds() -> None:
+        nonlocal running
+        running += 1
+        at_once.append(running)
+        try:
+            if len(at_once) == 1:
+                entered_it.set()
+                await asyncio.Event().wait()
+        finally:
+            await go_on.wait()
+            running -= 1
+
+    leaves = asyncio.create_task(build(unwinds()))
+    await entered_it.wait()
+    leaves.cancel()
+    await asyncio.sleep(0)
+    await build(Value(n=1))  # the last build there is, but for the one that waits for its body
+    again = asyncio.create_task(build(unwinds()))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.wait([leaves, again])
+    assert leaves.cancelled()
+    assert again.result().ok
+    assert at_once == [1, 1], "the body ran twice at once"
+
+
 async def test_a_hook_that_a_stopped_body_had_asked_is_stopped_too(unanswered: type[Unanswered]) -> None:
     @task
     async def asks() -> None:
