@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from asyncflow import Event, LocalTarget, MemoryTarget, Target, Task, TaskFailed, build, gather, task
+from asyncflow.executor import Executor
 from asyncflow.testing import SimulatedLoop, Standstill, explore, simulate
 from asyncflow.testing import loop as loop_module
 
@@ -393,6 +394,16 @@ def test_chance_of_the_tests_own_leaves_the_order_alone() -> None:
     assert simulate(partial(main, 0), seed=3) == simulate(partial(main, 10), seed=3)
 
 
+def test_the_engine_takes_its_time_from_the_loop() -> None:
+    async def main() -> None:
+        loop, executor = SimulatedLoop.running(), Executor.current()
+        assert executor._clock == loop.clock
+        assert executor._meter == executor._planner._meter == executor._planner._hooks._meter == loop.meter
+        await build(Flaky())  # and the executor is gone
+
+    simulate(main)
+
+
 def test_slices_of_the_engines_work_end_by_the_seed() -> None:
     async def main() -> list[bool]:
         loop = SimulatedLoop.running()
@@ -565,6 +576,29 @@ def test_a_thread_that_waits_for_an_answer_from_the_loop_is_not_at_work() -> Non
         assert now() == 60
 
     explore(main, 10)
+
+
+def test_threads_of_asyncios_pool_are_waited_for_at_the_end() -> None:
+    rung: list[float] = []
+    ended: list[float] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        entered = threading.Event()
+
+        def call() -> None:
+            entered.set()
+            work()
+            ended.append(loop.time())
+
+        loop.call_later(1, lambda: rung.append(loop.time()))
+        future = loop.run_in_executor(None, call)
+        entered.wait()
+        future.cancel()  # nobody waits for it any more, but the end of the loop does
+
+    simulate(main)
+    assert ended == [0.0]
+    assert not rung
 
 
 def test_a_thread_for_ever_at_work_is_named(abandoned: Callable[..., None]) -> None:

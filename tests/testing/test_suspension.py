@@ -59,6 +59,24 @@ async def test_a_cancel_that_is_swallowed_is_found(style: Style) -> None:
         await sweep(swallows, nothing, style)
 
 
+async def test_twice_cancels_what_the_first_cancel_has_led_to() -> None:
+    swallowed: list[int] = []
+
+    async def unwinds() -> None:
+        swallowed.clear()
+        for n in range(3):
+            try:
+                await waits(1)
+            except asyncio.CancelledError:
+                swallowed.append(n)
+        if swallowed:
+            raise asyncio.CancelledError
+
+    found: list[list[int]] = []
+    assert await sweep(unwinds, lambda outcome: found.append(swallowed[:]), "twice") == 3
+    assert found == [[0, 1], [1, 2], [2], []]
+
+
 async def test_an_anyio_scope_cancels_over_and_over() -> None:
     """A body that swallows one cancel gets the next."""
     seen: list[int] = []
