@@ -81,7 +81,7 @@ class World:
     @asynccontextmanager
     async def async_body(self, n: int) -> AsyncIterator[Spec]:
         """Around what a body on the loop does: some take a while to unwind."""
-        unwinds = self.chance.random() < 0.3
+        unwinds = self.chance.random() < 0.5
         with self.body(n) as spec:
             await self.pause()
             try:
@@ -177,14 +177,15 @@ def number(task: Task) -> int:
 
 
 async def one_build(world: World, wanted: list[int], begins: float, leaves: float | None) -> BuildResult | None:
-    """Begin at a moment, and perhaps leave after another; the result if it has stayed."""
-    await asyncio.sleep(begins)
+    """Begin at a moment, and perhaps leave at another; the result if it has stayed."""
     chance = world.chance
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(begins)
     door = build(world.units(wanted), concurrency=chance.randint(1, 4), threads=chance.randint(1, 3))
     if leaves is None:
         return await door
     call = asyncio.create_task(door)
-    timer = asyncio.get_running_loop().call_later(leaves, call.cancel)
+    timer = loop.call_at(leaves, call.cancel)
     try:
         return await call
     except asyncio.CancelledError:
@@ -194,7 +195,7 @@ async def one_build(world: World, wanted: list[int], begins: float, leaves: floa
 
 
 async def builds_come_and_go(*, threads: bool = False) -> None:
-    """One to three builds on one graph, of which one stays to its end."""
+    """One to six builds on one graph, of which one stays to its end."""
     MemoryTarget.clear()
     loop = SimulatedLoop.running()
     chance = loop.random
@@ -203,18 +204,20 @@ async def builds_come_and_go(*, threads: bool = False) -> None:
     last = len(world.graph) - 1  # most of the others are below it
     wanted = [
         [chance.choice([last, chance.randint(0, last)]) for _ in range(chance.randint(1, 3))]
-        for _ in range(chance.choice([1, 2, 2, 3]))
+        for _ in range(chance.choice([1, 2, 3, 4, 6]))
     ]
     stays = chance.randrange(len(wanted))
-    span = 1 + 10 * world.latency  # what a build takes, more or less
+    span = 5 * world.latency  # what a build takes, more or less
+    together = chance.random() * span  # several leave at one moment, as when a server goes down
     executor = Executor.current()
     calls = [
         asyncio.create_task(
             one_build(
                 world,
                 roots,
-                chance.choice([0.0, chance.random() * span]),
-                None if n == stays else chance.choice([0.0, world.latency, chance.random() * span]),
+                # Some begin while bodies of those that have left are still unwinding.
+                begins := chance.choice([0.0, chance.random() * span, together + chance.random() * 0.4]),
+                None if n == stays else max(begins, chance.choice([0.0, together, together, chance.random() * span])),
             )
         )
         for n, roots in enumerate(wanted)
