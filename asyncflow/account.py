@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .clock import clock
 from .events import (
     Abandoned,
     BuildFinished,
@@ -76,9 +77,11 @@ class Account:
         self.why: str | None = None  # the build was stopped
         self.context = contextvars.copy_context()
         self.run_id = os.urandom(4).hex()
+        loop = asyncio.get_running_loop()
         self.started = time.time()
-        self.epoch = self.started - time.perf_counter()  # added to a perf_counter reading: seconds since 1970
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._clock = clock(loop)
+        self.epoch = self.started - self._clock()  # added to a reading of the clock: seconds since 1970
+        self.done: asyncio.Future[None] = loop.create_future()
         self.stopping: set[asyncio.Future[None]] = set()
         self.nodes: Sequence[Node] = ()  # what the build met, known when it has ended
         self._seq = 0
@@ -88,13 +91,17 @@ class Account:
         if not self.done.done():
             self.done.set_result(None)
 
+    def now(self) -> float:
+        """Seconds since 1970, by the clock of the build's loop: it never goes back while the build lasts."""
+        return self.epoch + self._clock()
+
     def emit(self, kind: type[Event], *values: Any) -> None:
         """Tell the listener; what it raises is logged."""
         if self.on_event is None:
             return
         self._seq += 1
         try:
-            self.context.run(self.on_event, kind(self._seq, time.time(), self.run_id, *values))
+            self.context.run(self.on_event, kind(self._seq, self.now(), self.run_id, *values))
         except BaseException:  # SystemExit too: a listener's failure is never the engine's
             log.exception("the on_event callback of build %s failed", self.run_id)
 

@@ -12,7 +12,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 from . import threads
@@ -20,7 +19,7 @@ from ._definition import LOOP
 from ._task import Task
 from .account import Account
 from .attempt import Attempt, current
-from .clocks import Clocks
+from .clock import clock, meter
 from .completion import confirm
 from .errors import TaskCancelled, TaskFailed
 from .graph import CANCELLING, RESTING, RETRYING, Build, Demand, Node
@@ -31,6 +30,7 @@ from .runners import Runner
 from .runners.loop import LoopRunner
 from .runners.thread import ThreadRunner
 from .scheduler import Scheduler
+from .timers import Timers
 from .tree import leaves, settle
 
 __all__ = ["Executor"]
@@ -59,9 +59,11 @@ class Executor:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, hub: Hub) -> None:
         self.loop = loop
+        self._clock = clock(loop)
+        self._meter = meter(loop)
         self._scheduler = Scheduler(hub, self._post, loop.is_closed)
         self._planner = Planner(loop, self._scheduler, self._wake)
-        self._clocks = Clocks(loop, self._scheduler, self._wake, self._time_out)
+        self._timers = Timers(loop, self._scheduler, self._wake, self._time_out)
         self._runners: tuple[Runner, ...] = (LoopRunner(self), ThreadRunner(self))
         self._verifying: Iterator[None] | None = None
         self._awake = False
@@ -93,6 +95,8 @@ class Executor:
         self._cancel()
         self._tell()
         stopping += account.stopping
+        if self._scheduler.builds:
+            self._wake()  # what it was planning, or paid for, and others want, is theirs now
         if not stopping:
             self._rest()
         return stopping
@@ -111,7 +115,9 @@ class Executor:
                 await asyncio.wait(stopping, timeout=left)
                 self._cancel()
                 self._tell()
-                stopping = [future for future in {*stopping, *account.stopping} if not future.done()]
+                # A body that has stopped lets go of what it asked for: other bodies, and questions to hooks.
+                more = {*stopping, *self._planner.stop(), *account.stopping}
+                stopping = [future for future in more if not future.done()]
             stopping = self._give_up_hooks(account, stopping)
         self._rest()
 
@@ -127,13 +133,14 @@ class Executor:
         return bodies
 
     def _rest(self) -> None:
-        if not self._scheduler.builds:
+        # While a body is being stopped for a build that waits for it, the next build has to know of it.
+        if not self._scheduler.builds and not self._stopping:
             if _executors.get(self.loop) is self:
                 del _executors[self.loop]
             if self._watch is not None:
                 self._watch.cancel()
                 self._watch = None
-            self._clocks.close()
+            self._timers.close()
             self._planner.close()
             threads.trim()
 
@@ -262,7 +269,7 @@ class Executor:
             attempt.timer.cancel()
             attempt.timer = None
         attempt.fence()  # what it has left behind, a thread or a task of its own, publishes nothing any more
-        node.build.times[2 * node.index + 1] = perf_counter()
+        node.build.times[2 * node.index + 1] = self._clock()
         if attempt.cancelled and (stopping := self._stopping.pop(attempt, None)):
             future, timer = stopping
             timer.cancel()
@@ -297,9 +304,9 @@ class Executor:
 
     def _turn(self) -> None:
         self._awake = False
-        deadline = perf_counter() + SLICE
+        deadline = self._meter() + SLICE
         self._cancel()
-        self._clocks.tick()
+        self._timers.tick()
         more = self._planner.step(deadline) or self._verify(deadline)
         self._tell()  # before a body goes on that waited for what has ended
         more = self._start(deadline) or more
@@ -309,7 +316,7 @@ class Executor:
             node = self._scheduler.rests.popleft()
             if node.flags & CANCELLING:
                 continue
-            node.build.owner.retrying(node, self._clocks.rest(node))
+            node.build.owner.retrying(node, self._timers.rest(node))
         if more:
             self._wake()
         if self._scheduler.sharing.abroad and self._watch is None:
@@ -324,7 +331,7 @@ class Executor:
                 return False
             self._verifying = self._scheduler.verify()
         for _ in self._verifying:
-            if perf_counter() > deadline:
+            if self._meter() > deadline:
                 return True
         self._verifying = None
         return False
@@ -342,19 +349,19 @@ class Executor:
                 self._resume(step)
             else:
                 self._enter(step)
-            if not count & 15 and perf_counter() > deadline:
+            if not count & 15 and self._meter() > deadline:
                 return True
         return True
 
     def _enter(self, node: Node) -> None:
         attempt = node.attempt = Attempt(node.task, self, node)
         build = node.build
-        build.times[2 * node.index] = perf_counter()
+        build.times[2 * node.index] = self._clock()
         if build.listening:
             build.owner.started_task(node)
         if node.options.timeout is not None:
             attempt.time_left = node.options.timeout
-            self._clocks.limit(attempt)
+            self._timers.limit(attempt)
         try:
             self._runners[node.lane].start(attempt)
         except BaseException as error:  # no thread to be had, say
@@ -368,7 +375,7 @@ class Executor:
 
     def _limit(self, attempt: Attempt) -> None:
         if attempt.node.options.timeout is not None:
-            self._clocks.limit(attempt)
+            self._timers.limit(attempt)
 
     def _cancel(self) -> None:
         """Ask the bodies nobody wants any more to stop."""
@@ -377,7 +384,7 @@ class Executor:
             if node.attempt is not None:
                 self._ask_to_stop(node.attempt)
             elif node.flags & (RESTING | RETRYING):  # between two attempts
-                self._clocks.dismiss(node)
+                self._timers.dismiss(node)
                 self._scheduler.cancelled(node)
 
     def _time_out(self, attempt: Attempt) -> None:

@@ -11,9 +11,9 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
+from .clock import meter
 from .graph import FINAL, Node
 from .target import Target, check_answer
 from .threads import lend
@@ -33,6 +33,7 @@ class Hooks:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, answered: Callable[[Node, Any], None]) -> None:
         self._loop = loop
+        self._meter = meter(loop)
         self._answered = answered
         self._lock = threading.Lock()
         self._nodes: deque[Node] = deque()
@@ -97,7 +98,7 @@ class Hooks:
                     return  # the loop has been closed: nobody is left to hear it
 
     def _deliver(self) -> None:
-        deadline = perf_counter() + SLICE
+        deadline = self._meter() + SLICE
         while True:
             with self._lock:
                 if not self._answers:
@@ -105,7 +106,7 @@ class Hooks:
                     return
                 node, answer = self._answers.popleft()
             self._answered(node, answer)
-            if perf_counter() > deadline:
+            if self._meter() > deadline:
                 self._loop.call_soon(self._deliver)
                 return
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from time import perf_counter
 from typing import Any
 
 from ._options import DEFAULTS, Options
 from ._task import Task
 from .account import Account
+from .clock import meter
 from .errors import ConfigError, PlanError
 from .graph import EXCLUDED, FINAL, FORCED, LOCKING, NEW, WRAPPER, Node
 from .hooks import Hooks
@@ -34,6 +34,7 @@ class Planner:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, scheduler: Scheduler, wake: Callable[[], None]) -> None:
         self._loop = loop
+        self._meter = meter(loop)
         self._scheduler = scheduler
         self._wake = wake
         self._hooks = Hooks(loop, self._from_thread)
@@ -42,7 +43,7 @@ class Planner:
         self._checkers: dict[asyncio.Task[None], Node | None] = {}
 
     def step(self, deadline: float) -> bool:
-        """Work until there is nothing to do now, or ``deadline`` (``perf_counter`` seconds); True: there is more."""
+        """Work until there is nothing to do now, or ``deadline`` (by the loop's ``meter``); True: there is more."""
         checks = self._scheduler.checks
         count = 0
         while True:
@@ -56,7 +57,7 @@ class Planner:
             if node.state == NEW or node.state == LOCKING:
                 node.build.owner.context.run(self._check, node)  # user code sees its build's context variables
             count += 1
-            if not count & 15 and perf_counter() > deadline:
+            if not count & 15 and self._meter() > deadline:
                 return bool(checks or self._expanding)
 
     # Complete? ---------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ class Planner:
                 if not depend(node, task):
                     break
                 count += 1
-                if not count & 63 and perf_counter() > deadline:
+                if not count & 63 and self._meter() > deadline:
                     return False
         except BaseException as error:
             self._expanding.popleft()
@@ -198,7 +199,7 @@ class Planner:
         assert me is not None
         if len(self._questions) > 1:
             self._start_checker()
-        deadline = perf_counter() + SLICE
+        deadline = self._meter() + SLICE
         while self._questions:
             node, begun = self._questions.popleft()
             if node.state < FINAL:
@@ -214,9 +215,9 @@ class Planner:
                 self._wake()
             elif isinstance(begun, Coroutine):
                 begun.close()
-            if perf_counter() > deadline:
+            if self._meter() > deadline:
                 await asyncio.sleep(0)
-                deadline = perf_counter() + SLICE
+                deadline = self._meter() + SLICE
 
     def _from_thread(self, node: Node, answer: Any) -> None:
         if hasattr(answer, "__await__"):
@@ -226,10 +227,18 @@ class Planner:
         self._wake()
 
     def stop(self) -> list[asyncio.Task[None]]:
-        """Cancel the questions nobody wants answered any more; the checkers that are on their way out."""
+        """Cancel the questions nobody wants answered any more, once; the checkers that are on their way out."""
         stopped = [task for task, node in self._checkers.items() if node is not None and node.state >= FINAL]
+        while self._questions and self._questions[0][0].state >= FINAL:
+            _, begun = self._questions.popleft()
+            if isinstance(begun, Coroutine):
+                begun.close()
+        if not self._questions:
+            # Those that were just started would find nothing to ask, but they would be alive for a moment.
+            stopped += [task for task, node in self._checkers.items() if node is None]
         for task in stopped:
-            task.cancel()
+            if not task.cancelling():
+                task.cancel()
         return stopped
 
     def asks_for(self, checker: asyncio.Future[Any]) -> Task | None:

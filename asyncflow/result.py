@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +75,7 @@ class BuildResult:
         self.status: BuildStatus = _status(roots, nodes, stopped=account.why is not None)
         self.why = account.why if self.status == "cancelled" else None
         """What stopped it, if it was stopped: its timeout."""
-        self.finished = time.time()
+        self.finished = account.now()
         """When it had ended, in seconds since the epoch."""
 
     @property

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from .attempt import current
 from .errors import TaskDefinitionError
-from .threads import files
+from .threads import files, parked, woken
 
 __all__ = ["Answer", "Target", "ask", "check_answer", "guard_async"]
 
@@ -56,7 +56,11 @@ class Answer:
         return asyncio.run(self._answer())
 
     async def _answer(self) -> bool:
-        return await self._ask()
+        parked()  # the thread that asked
+        try:
+            return await self._ask()
+        finally:
+            woken()
 
     def __repr__(self) -> str:
         return f"<the answer to {self._question}: await it>"

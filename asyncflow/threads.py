@@ -15,12 +15,13 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
-__all__ = ["IDLE", "Pool", "files", "lend", "trim"]
+__all__ = ["IDLE", "Counter", "Pool", "counted_by", "files", "lend", "parked", "trim", "woken"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,7 +63,8 @@ def lend(job: Callable[[], object]) -> None:
     if worker is None:
         worker = _Worker()
         worker.start()
-    worker.jobs.put(job)
+    counter = _loop.counter
+    worker.jobs.put(job if counter is None else counter.lent(job))
 
 
 def trim() -> None:
@@ -80,6 +82,55 @@ def _forked() -> None:
     _lock = threading.Lock()
     _idle.clear()
     files._forked()
+
+
+# Who is at work ------------------------------------------------------------------------------------------
+#
+# A simulated loop lets time jump when nothing is at work any more, so it has to know how many threads are.
+# Nobody else counts: a thread's loop has no counter then, and `lend` costs one look at a thread-local more.
+
+
+class Counter(Protocol):
+    """Counts the threads at work for one loop. Every call is made in that loop's own thread."""
+
+    def lent(self, job: Callable[[], object]) -> Callable[[], object]:
+        """One thread more, until what this gives in place of ``job`` has been called and has returned."""
+        ...
+
+    def parked(self) -> None:
+        """One less: it waits for something that this loop is going to tell it."""
+
+    def woken(self) -> None:
+        """One more: it is told in this very step."""
+
+
+class _Loop(threading.local):
+    counter: Counter | None = None  # of the loop that runs in this thread
+
+
+_loop = _Loop()
+
+
+@contextmanager
+def counted_by(counter: Counter) -> Iterator[None]:
+    """The threads that this thread lends out are counted by ``counter`` while the block lasts."""
+    before, _loop.counter = _loop.counter, counter
+    try:
+        yield
+    finally:
+        _loop.counter = before
+
+
+def parked() -> None:
+    """A lent thread waits for the loop that runs here. Said by the loop, once it knows what the thread waits for."""
+    if _loop.counter is not None:
+        _loop.counter.parked()
+
+
+def woken() -> None:
+    """It goes on. Said by the loop as it wakes it: a thread that said so itself would be late by a moment."""
+    if _loop.counter is not None:
+        _loop.counter.woken()
 
 
 class Pool(Executor):

@@ -1,4 +1,4 @@
-"""Fixtures for every test: nothing may be left behind. The checks themselves are in `leaks.py`."""
+"""Fixtures for every test: nothing may be left behind. The checks are those of `asyncflow.testing`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import pytest
 from hypothesis import settings
 from pytest_asyncio import is_async_test
 
-from tests import leaks
+from asyncflow.testing import LeakError, no_leaks, other_tasks
+from asyncflow.testing.leaks import settle
 
 # No deadline per example: a busy machine is not a wrong answer (pytest-timeout ends what hangs).
 settings.register_profile("asyncflow", deadline=None, print_blob=True)
 settings.load_profile("asyncflow")
 
-ALLOWANCE = pytest.StashKey[leaks.Allowance]()
+GUARD = pytest.StashKey[no_leaks]()
 PASSED = pytest.StashKey[bool]()
 EXAMPLES = Path(__file__).parent / "examples"
 
@@ -48,37 +49,27 @@ def abandoned(request: pytest.FixtureRequest) -> Callable[..., None]:
     `fds`, `files` and `tasks` are what those threads (or a killed loop) still hold when the test ends.
     """
 
-    def declare(threads: int = 0, *, fds: int = 0, files: int = 0, tasks: int = 0) -> None:
-        allowance = request.node.stash[ALLOWANCE]
-        allowance.threads += threads
-        allowance.fds += fds
-        allowance.files += files
-        allowance.tasks += tasks
-
-    return declare
+    guard: no_leaks = request.node.stash[GUARD]
+    return guard.allow
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _abandoned_threads_end() -> Iterator[None]:
     yield
-    left = leaks.settle(lambda: [t for t in _abandoned_threads if t.is_alive()], patience=10)
+    left = settle(lambda: [t for t in _abandoned_threads if t.is_alive()], patience=10)
     if left:
-        raise leaks.LeakError(f"declared as ending by themselves, and still alive: {left}")
+        raise LeakError(f"declared as ending by themselves, and still alive: {left}")
 
 
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Threads, open files, temporary files. Set up first, so it looks when the test's loop is closed."""
-    allowance = request.node.stash[ALLOWANCE] = leaks.Allowance()
     folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
-    before = leaks.Snapshot.take()
+    guard = request.node.stash[GUARD] = no_leaks(folder)
     yield
-    if not request.node.stash.get(PASSED, False):
-        return
-    _abandoned_threads.extend(leaks.check_threads(before, allowance.threads))
-    leaks.check_open_files(before, allowance.fds)
-    if folder is not None:
-        leaks.check_temp_files(folder, allowance.files)
+    if request.node.stash.get(PASSED, False):
+        guard.check()
+        _abandoned_threads.extend(guard.left)
 
 
 @pytest.fixture(autouse=True)
@@ -99,11 +90,11 @@ def _no_tasks_left(request: pytest.FixtureRequest, _nothing_left: None) -> Itera
         patch.setattr(asyncio.runners, "_cancel_all_tasks", noting)
         yield
     if request.node.stash.get(PASSED, False):
-        leaks.check_tasks(left, request.node.stash[ALLOWANCE].tasks)
+        request.node.stash[GUARD].check_tasks(left)
 
 
 @pytest.fixture
 async def _no_tasks_left_in_loop(request: pytest.FixtureRequest) -> AsyncIterator[None]:
     yield
     if request.node.stash.get(PASSED, False):
-        leaks.check_tasks(leaks.other_tasks(), request.node.stash[ALLOWANCE].tasks)
+        request.node.stash[GUARD].check_tasks(other_tasks())

@@ -1,7 +1,8 @@
-"""What should come of a graph of tasks: fifty lines, sequential, and nothing of the engine in them."""
+"""Graphs of tasks by chance, and what should come of them: sequential, with nothing of the engine in it."""
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 
 
@@ -53,3 +54,24 @@ class Model:
             if not self.make_all(stage) and not spec.catches:
                 return "blocked"
         return "failed" if spec.fails else "succeeded"
+
+
+def random_graph(rng: random.Random) -> Graph:
+    """A graph without cycles, of up to sixty tasks."""
+    graph: Graph = []
+    for i in range(rng.choice([2, 3, 4, 8, 30, 60])):
+
+        def some(below: int = i) -> list[int]:
+            return rng.sample(range(below), min(below, rng.randint(0, 3)))
+
+        graph.append(
+            Spec(
+                requires=some(),
+                stages=[some() for _ in range(rng.choice([0, 0, 1, 3]))],
+                fails=rng.random() < 0.08,
+                complete=rng.random() < 0.1,
+                external=rng.random() < 0.03,
+                catches=rng.random() < 0.3,
+            )
+        )
+    return graph

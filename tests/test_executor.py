@@ -45,7 +45,7 @@ from asyncflow import (
 )
 from asyncflow.executor import _executors
 from asyncflow.runners.thread import ThreadRunner
-from tests.suspension import STYLES, Outcome, Style, sweep
+from asyncflow.testing import STYLES, Outcome, Style, other_tasks, sweep
 
 entered: Counter[Any] = Counter()
 
@@ -1075,6 +1075,169 @@ async def test_a_slow_hook_is_cancelled_with_its_build() -> None:
     building.cancel()
     with pytest.raises(asyncio.CancelledError):
         await building
+
+
+class Unanswered(Target):
+    """Its ``exists`` is never answered."""
+
+    asked = asyncio.Event()
+    stopped = 0
+
+    async def exists(self) -> bool:
+        self.asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            type(self).stopped += 1
+        return True
+
+
+class NeverPlanned(Task):
+    def output(self) -> Unanswered:
+        return Unanswered()
+
+    async def run(self) -> None: ...
+
+
+@pytest.fixture
+def unanswered() -> type[Unanswered]:
+    Unanswered.asked, Unanswered.stopped = asyncio.Event(), 0
+    return Unanswered
+
+
+async def test_a_build_goes_on_when_the_one_that_leaves_was_still_planning(unanswered: type[Unanswered]) -> None:
+    leaves = asyncio.create_task(build([Value(n=1), NeverPlanned()]))
+    stays = asyncio.create_task(build(Value(n=1)))
+    await unanswered.asked.wait()
+    leaves.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaves
+    async with asyncio.timeout(10):
+        assert (await stays)[Value(n=1)] == 1
+
+
+async def test_two_builds_of_one_task_that_leave_together_leave_nothing_running() -> None:
+    entered_it = asyncio.Event()
+    unwound: list[bool] = []
+
+    @task
+    async def unwinds() -> None:
+        try:
+            entered_it.set()
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            unwound.append(True)
+
+    builds = [asyncio.create_task(build(unwinds())) for _ in range(2)]
+    await entered_it.wait()
+    for building in builds:
+        building.cancel()
+    await asyncio.wait(builds)
+    assert unwound == [True], "a body was running when both builds had returned"
+
+
+async def test_what_a_stopped_body_had_asked_for_is_waited_for_by_its_own_build() -> None:
+    """The body asked for was begun for another build, which has left in the same turn."""
+    waiting, entered_it = asyncio.Event(), asyncio.Event()
+    unwound: list[bool] = []
+
+    @task
+    async def unwinds() -> None:
+        try:
+            entered_it.set()
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            unwound.append(True)
+
+    @task
+    async def asks() -> None:
+        waiting.set()
+        await unwinds()
+
+    begun_for = asyncio.create_task(build(unwinds()))
+    await entered_it.wait()
+    asking = asyncio.create_task(build(asks()))
+    await waiting.wait()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    asking.cancel()
+    begun_for.cancel()
+    await asyncio.wait([begun_for, asking])
+    assert unwound == [True], "a body was running when both builds had returned"
+
+
+async def test_a_body_that_is_being_stopped_is_known_when_another_build_has_come_and_gone() -> None:
+    entered_it, go_on = asyncio.Event(), asyncio.Event()
+    at_once: list[int] = []
+    running = 0
+
+    @task
+    async def unwinds() -> None:
+        nonlocal running
+        running += 1
+        at_once.append(running)
+        try:
+            if len(at_once) == 1:
+                entered_it.set()
+                await asyncio.Event().wait()
+        finally:
+            await go_on.wait()
+            running -= 1
+
+    leaves = asyncio.create_task(build(unwinds()))
+    await entered_it.wait()
+    leaves.cancel()
+    await asyncio.sleep(0)
+    await build(Value(n=1))  # the last build there is, but for the one that waits for its body
+    again = asyncio.create_task(build(unwinds()))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.wait([leaves, again])
+    assert leaves.cancelled()
+    assert again.result().ok
+    assert at_once == [1, 1], "the body ran twice at once"
+
+
+async def test_a_hook_that_a_stopped_body_had_asked_is_stopped_too(unanswered: type[Unanswered]) -> None:
+    @task
+    async def asks() -> None:
+        await NeverPlanned()
+
+    building = asyncio.create_task(build(asks()))
+    await unanswered.asked.wait()
+    building.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await building
+    assert unanswered.stopped == 1
+
+
+async def test_no_question_outlives_a_build_that_is_cancelled_as_it_begins(unanswered: type[Unanswered]) -> None:
+    left: list[asyncio.Task[Any]] = []
+
+    async def caller() -> None:
+        try:
+            await build(NeverPlanned())
+        except asyncio.CancelledError:
+            left.extend(other for other in other_tasks() if other is not test)
+            raise
+
+    def cancel_after(turns: int) -> None:
+        if turns:
+            asyncio.get_running_loop().call_soon(cancel_after, turns - 1)
+        else:
+            building.cancel()
+
+    test = asyncio.current_task()
+    for turns in range(6):
+        building = asyncio.create_task(caller())
+        cancel_after(turns)
+        await asyncio.wait([building])
+        assert left == []
 
 
 # Context, events, plans ----------------------------------------------------------------------------------

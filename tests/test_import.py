@@ -67,7 +67,11 @@ def test_nothing_heavy_is_imported(added: set[str]) -> None:
 
 
 def test_no_optional_part_of_the_package_is_imported(added: set[str]) -> None:
-    assert not [name for name in added if name.startswith(("asyncflow.cli", "asyncflow.luigi", "asyncflow.web"))]
+    assert not [
+        name
+        for name in added
+        if name.startswith(("asyncflow.cli", "asyncflow.luigi", "asyncflow.testing", "asyncflow.web"))
+    ]
 
 
 def test_few_modules_of_others_are_imported(added: set[str]) -> None:
@@ -79,3 +83,8 @@ def test_nothing_is_opened_started_or_written() -> None:
     threads, events = _fresh(AUDITED)
     assert events == []
     assert threads == 1
+
+
+def test_the_tools_for_tests_need_no_test_framework() -> None:
+    loaded = {name.partition(".")[0] for name in _fresh("import asyncflow.testing; " + LOADED)}
+    assert not {"anyio", "hypothesis", "pytest", "unittest"} & loaded

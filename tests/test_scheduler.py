@@ -15,7 +15,7 @@ from asyncflow import CycleError
 from asyncflow.graph import FINAL, THERE, Build, Demand, Node, status
 from asyncflow.hub import Hub
 from asyncflow.scheduler import Scheduler
-from tests.model import Graph, Model, Spec
+from tests.model import Graph, Model, Spec, random_graph
 
 
 class Driver:
@@ -460,26 +460,6 @@ def test_a_caller_that_leaves_goes_on_at_once() -> None:
     assert list(driver.scheduler.cancels) == [other]
     driver.scheduler.cancelled(other)
     assert demand.build.running == 1
-
-
-def random_graph(rng: random.Random) -> Graph:
-    graph: Graph = []
-    for i in range(rng.choice([2, 3, 4, 8, 30, 60])):
-
-        def some(below: int = i) -> list[int]:
-            return rng.sample(range(below), min(below, rng.randint(0, 3)))
-
-        graph.append(
-            Spec(
-                requires=some(),
-                stages=[some() for _ in range(rng.choice([0, 0, 1, 3]))],
-                fails=rng.random() < 0.08,
-                complete=rng.random() < 0.1,
-                external=rng.random() < 0.03,
-                catches=rng.random() < 0.3,
-            )
-        )
-    return graph
 
 
 def builds_come_and_go(seed: int) -> None:

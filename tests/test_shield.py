@@ -15,7 +15,7 @@ import pytest
 
 from asyncflow import shield
 from asyncflow.shield import finish
-from tests.suspension import STYLES, Outcome, Style, sweep
+from asyncflow.testing import STYLES, Outcome, Style, sweep
 
 # The harness ---------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from ..attempt import Attempt, current
 from ..completion import confirmed, confirmed_in_thread
 from ..graph import Demand
 from ..outcomes import settled
-from ..threads import lend
+from ..threads import lend, parked, woken
 from ..tree import settle
 from . import Reports
 
@@ -121,6 +121,7 @@ class ThreadRunner:
             else:
                 attempt.handle.parked = True
                 self._parked += 1
+                parked()
 
     def cancel(self, attempt: Attempt) -> None:
         if attempt.handle is None:  # it could not be started
@@ -130,8 +131,10 @@ class ThreadRunner:
         return None
 
     def _answer(self, attempt: Attempt, message: Demand | BaseException) -> None:
-        self._parked -= attempt.handle.parked
-        attempt.handle.parked = False
+        if attempt.handle.parked:
+            attempt.handle.parked = False
+            self._parked -= 1
+            woken()
         attempt.handle.inbox.put(message)
 
     def stack(self, attempt: Attempt) -> list[str]:

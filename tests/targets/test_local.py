@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 import asyncflow
 from asyncflow import LocalTarget, TargetStateUnknown, Task
 from asyncflow.targets._files import HOP
+from asyncflow.testing import leaks
 from asyncflow.threads import files
-from tests import leaks
 
 needs_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="not root: cannot drop rights")
 

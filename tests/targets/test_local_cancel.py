@@ -15,9 +15,8 @@ import pytest
 from asyncflow import LocalTarget
 from asyncflow.targets import _draft
 from asyncflow.targets._files import HOP
+from asyncflow.testing import STYLES, Outcome, Style, leaks, sweep
 from asyncflow.threads import files
-from tests import leaks
-from tests.suspension import STYLES, Outcome, Style, sweep
 
 BLOCK = b"0123456789abcdef" * 4096  # 64 kB
 

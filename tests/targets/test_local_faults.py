@@ -19,7 +19,7 @@ import pytest
 import asyncflow
 from asyncflow import LocalTarget, Task
 from asyncflow.targets import local
-from tests import leaks
+from asyncflow.testing import leaks
 
 SIZE = 600_000  # bytes: several writes of the buffered file
 CONTENT = bytes(range(256)) * (SIZE // 256)

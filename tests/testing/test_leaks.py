@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import leaks
+from asyncflow import threads
+from asyncflow.testing import leaks
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 
 INNER = """
 import asyncio, os, socket, threading
 import pytest
-from tests import leaks
+from asyncflow.testing import leaks
 
 leaks.PATIENCE = 0.05
 kept = []
@@ -119,10 +119,9 @@ def test_zz_the_abandoned_end():
 @pytest.mark.timeout(120)
 def test_each_check_goes_red(pytester: pytest.Pytester) -> None:
     inner = pytester.mkdir("tests")
-    for name in ("conftest.py", "leaks.py"):
-        shutil.copy(HERE / name, inner)
+    shutil.copy(ROOT / "tests/conftest.py", inner)
     (inner / "test_inner.py").write_text(INNER)
-    shutil.copy(HERE.parent / "pyproject.toml", pytester.path)
+    shutil.copy(ROOT / "pyproject.toml", pytester.path)
 
     result = pytester.runpytest_subprocess("-rAx", "--tb=line", "tests")
 
@@ -150,8 +149,7 @@ def test_each_check_goes_red(pytester: pytest.Pytester) -> None:
 
 def test_abandoned_threads_must_end(pytester: pytest.Pytester) -> None:
     inner = pytester.mkdir("tests")
-    for name in ("conftest.py", "leaks.py"):
-        shutil.copy(HERE / name, inner)
+    shutil.copy(ROOT / "tests/conftest.py", inner)
     conftest = (inner / "conftest.py").read_text()
     assert "patience=10" in conftest
     (inner / "conftest.py").write_text(conftest.replace("patience=10", "patience=0.05"))
@@ -161,7 +159,7 @@ def test_abandoned_threads_must_end(pytester: pytest.Pytester) -> None:
         "    abandoned(1)\n"
         "    threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
     )
-    shutil.copy(HERE.parent / "pyproject.toml", pytester.path)
+    shutil.copy(ROOT / "pyproject.toml", pytester.path)
     result = pytester.runpytest_subprocess("tests")
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*declared as ending by themselves, and still alive*"])
@@ -243,16 +241,96 @@ async def test_a_task_is_named() -> None:
     leaks.check_tasks(leaks.other_tasks())
 
 
-def test_idle_workers_are_told_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_workers_are_told_to_go() -> None:
     before = leaks.Snapshot.take()
-    go = threading.Event()
-    threading.Thread(target=go.wait, daemon=True).start()
+    ended = threading.Event()
+    threads.lend(ended.set)
+    ended.wait()
+    assert leaks.check_threads(before) == []
 
-    class Pool:
-        trim = staticmethod(go.set)
 
-    monkeypatch.setitem(sys.modules, "asyncflow.threads", Pool)
+# The block -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_block_that_leaves_something(tmp_path: Path) -> None:
+    end = threading.Event()
+    reading, writing = os.pipe()
+    os.close(writing)
     try:
-        assert leaks.check_threads(before) == []
+        with pytest.raises(leaks.LeakError, match="threads behind"), leaks.no_leaks():
+            threading.Thread(target=end.wait).start()
+        with pytest.raises(leaks.LeakError, match="open files behind"), leaks.no_leaks():
+            other = os.dup(reading)
+        os.close(other)
+        with pytest.raises(leaks.LeakError, match="temporary files behind"), leaks.no_leaks(tmp_path):
+            (tmp_path / ".af-left").touch()
+        with leaks.no_leaks():
+            (tmp_path / ".af-left").touch()  # nobody has asked for this folder
+        (tmp_path / ".af-left").unlink()
     finally:
-        go.set()
+        os.close(reading)
+        end.set()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_block_that_may_leave_something(tmp_path: Path) -> None:
+    end = threading.Event()
+    with leaks.no_leaks(tmp_path, threads=1, fds=1) as block:
+        threading.Thread(target=end.wait, name="left-thread").start()
+        reading, writing = os.pipe()
+        os.close(writing)
+        (tmp_path / ".af-left").touch()
+        block.allow(files=1)
+    assert [thread.name for thread in block.left] == ["left-thread"]
+    os.close(reading)
+    end.set()
+    block.left[0].join()
+    (tmp_path / ".af-left").unlink()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_block_that_raises_says_why_itself(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), leaks.no_leaks(tmp_path):
+        (tmp_path / ".af-left").touch()
+        raise KeyError
+    (tmp_path / ".af-left").unlink()
+
+
+async def test_a_block_in_a_coroutine() -> None:
+    before = asyncio.create_task(asyncio.Event().wait(), name="not-of-the-block")
+    await asyncio.sleep(0)
+    with pytest.raises(leaks.LeakError, match=r"tasks behind \(1\):\n.*left-task"):
+        async with leaks.no_leaks():
+            task = asyncio.create_task(asyncio.Event().wait(), name="left-task")
+    async with leaks.no_leaks(tasks=1):
+        other = asyncio.create_task(asyncio.Event().wait())
+    for left in (before, task, other):
+        left.cancel()
+    await asyncio.wait([before, task, other])
+    with pytest.raises(KeyError):
+        async with leaks.no_leaks():
+            raise KeyError
+
+
+async def test_a_block_in_a_coroutine_lets_the_loop_close_its_transports() -> None:
+    async with leaks.no_leaks():
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.close()
+        server.close()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_block_in_a_coroutine_that_leaves_a_file(tmp_path: Path) -> None:
+    with pytest.raises(leaks.LeakError, match="temporary files behind"):
+        async with leaks.no_leaks(str(tmp_path)):
+            (tmp_path / ".af-left").touch()
+    (tmp_path / ".af-left").unlink()
+    reading, writing = os.pipe()
+    os.close(writing)
+    with pytest.raises(leaks.LeakError, match="open files behind"):
+        async with leaks.no_leaks():
+            other = os.dup(reading)
+    os.close(other)
+    os.close(reading)

@@ -10,10 +10,10 @@ from .attempt import Attempt
 from .graph import RUNNING, Node
 from .scheduler import Scheduler
 
-__all__ = ["Clocks"]
+__all__ = ["Timers"]
 
 
-class Clocks:
+class Timers:
     """The timers of one executor. ``time_out(attempt)`` is called when an attempt has been at work too long."""
 
     def __init__(

@@ -1,0 +1,71 @@
+"""The programs of the guides in docs/ do what they say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncflow import MemoryTarget
+from asyncflow.testing import LeakError
+
+ROOT = Path(__file__).parents[1]
+TESTING = ROOT / "docs" / "testing.md"
+
+
+@pytest.fixture
+def guide() -> Iterator[dict[str, Any]]:
+    """The names that the guide's programs have left, one block after the other."""
+    space: dict[str, Any] = {"__name__": "guide"}
+    blocks = re.findall(r"```python\n(.*?)```", TESTING.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 6
+    retry, hours, order, cancelled, left, fixture = blocks
+    run(retry, space)
+    run(hours, space)
+    space["test_prices_come_at_the_sixth_attempt"]()
+    assert len(space["calls"]) == 6
+    for block in (order, cancelled, left, fixture):
+        run(block, space)
+    yield space
+    MemoryTarget.clear()
+
+
+def run(block: str, space: dict[str, Any]) -> None:
+    exec(compile(block, str(TESTING), "exec", dont_inherit=True), space)
+
+
+def test_any_order(guide: dict[str, Any]) -> None:
+    guide["test_three_days_in_any_order"]()
+
+
+def test_the_note_is_the_one_that_is_written(guide: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails() -> None:
+        raise LookupError
+
+    monkeypatch.setenv("ASYNCFLOW_SEED", "17")
+    with pytest.raises(LookupError) as failure:
+        guide["explore"](fails)
+    assert failure.value.__notes__[0] in TESTING.read_text(encoding="utf-8")
+
+
+async def test_a_sweep_over_a_target(guide: dict[str, Any], tmp_path: Path) -> None:
+    assert await guide["cancelled_anywhere"](tmp_path / "lines") >= 2
+
+
+def test_leaks(guide: dict[str, Any], tmp_path: Path) -> None:
+    async def fetch(day: int) -> list[float]:
+        return [1.0]
+
+    guide["fetch"] = fetch
+    guide["simulate"](lambda: guide["test_the_service_lets_go"](str(tmp_path)))
+    fixture = guide["nothing_left"].__wrapped__(tmp_path)
+    next(fixture)
+    (tmp_path / ".af-left").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("asyncflow.testing.leaks.PATIENCE", 0.0)
+        with pytest.raises(LeakError):
+            next(fixture)
+    (tmp_path / ".af-left").unlink()
