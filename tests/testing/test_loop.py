@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from asyncflow import Event, LocalTarget, MemoryTarget, Target, Task, TaskFailed, build, gather, task
+from asyncflow import Event, LocalTarget, MemoryTarget, Target, Task, TaskFailed, build, gather, threads
 from asyncflow.executor import Executor
 from asyncflow.testing import SimulatedLoop, Standstill, explore, simulate
 from asyncflow.testing import loop as loop_module
@@ -633,23 +633,17 @@ def test_a_thread_the_loop_knows_nothing_of_may_call_in() -> None:
     simulate(main)
 
 
-def test_an_abandoned_thread_may_end_after_its_loop(abandoned: Callable[..., None]) -> None:
-    abandoned(1)
-    gate = threading.Event()
-    ended = threading.Event()
+def test_a_thread_may_end_after_its_loop() -> None:
+    gate, ended = threading.Event(), threading.Event()
 
-    @task
-    def stubborn() -> None:
+    def job() -> None:
         gate.wait()
         ended.set()
 
     async def main() -> None:
-        SimulatedLoop.running()._patience = 0.05
-        await build(stubborn())
+        threads.lend(job)
 
-    abandoned(tasks=5)
-    with pytest.raises(Standstill):
-        simulate(main)
+    simulate(main)
     gate.set()
     assert ended.wait(10)
 
