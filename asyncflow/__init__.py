@@ -35,6 +35,7 @@ from .events import (
     Event,
     TaskFinished,
     TaskProgress,
+    TaskRetry,
     TaskStarted,
 )
 from .parameters import (
@@ -63,7 +64,7 @@ from .parameters import (
     param,
 )
 from .registry import get_task_class, namespace
-from .result import BuildResult, TaskResult
+from .result import AttemptResult, BuildResult, TaskResult
 from .target import Target
 from .targets.local import LocalTarget
 from .targets.memory import MemoryTarget
@@ -72,6 +73,7 @@ __all__ = [
     "Abandoned",
     "AmbiguousTask",
     "AsyncflowError",
+    "AttemptResult",
     "BoolParameter",
     "BuildFailed",
     "BuildFinished",
@@ -117,6 +119,7 @@ __all__ = [
     "TaskParameter",
     "TaskProgress",
     "TaskResult",
+    "TaskRetry",
     "TaskStarted",
     "TimeDeltaParameter",
     "TupleParameter",

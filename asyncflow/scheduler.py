@@ -521,7 +521,7 @@ class Scheduler:
                     child.state = LEFT
                     stack += child.roots
                     child.roots = []
-            if node.build.closed and node.build is not demand.build and node.state in (RUNNING, SUSPENDED):
+            if node.build is not demand.build and node.state in (RUNNING, SUSPENDED):
                 self._places.move(node, demand.build)  # who was the last to want it waits until it has stopped
             self._forget(node)
         self._orphans.update((node, None) for node in kept if node.build.closed)
