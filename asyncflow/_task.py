@@ -118,6 +118,7 @@ class Task:
     rate: ClassVar[Any] = {}
     """The name of a rate of ``build(rate=...)`` that limits its starts, or ``{"api": 2}`` for several units of it."""
 
+    _leaf: ClassVar[bool] = True  # of structures of tasks
     _parameters: ClassVar[Mapping[str, Parameter[Any]]] = {}
     _definition: ClassVar[Definition]
     _construct: ClassVar[Callable[..., None]]

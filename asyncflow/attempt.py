@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -84,6 +85,17 @@ class Attempt:
                     self.published = {key}
                 else:
                     self.published.add(key)
+
+    def publish_at_once(self, key: str, step: Callable[..., object], *args: Any) -> None:
+        """The whole of a publish that is one short ``step(*args)``. Raises ``TaskCancelled`` as ``begin_publish``."""
+        with _fence:
+            if self.state == FENCED:
+                raise TaskCancelled(self.task)
+            step(*args)
+            if self.published is None:
+                self.published = {key}
+            else:
+                self.published.add(key)
 
     def fence(self) -> None:
         """From now on nothing of this attempt is published; a publish in flight comes to its end first."""

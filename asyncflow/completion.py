@@ -27,7 +27,8 @@ def confirmed(attempt: Attempt, value: Any) -> bool:
     if published is None or value is not None:
         return False
     if isinstance(output, Target):
-        return output.key is not None and output.key in published
+        key = output.key
+        return key is not None and key in published
     return all(target.key is not None and target.key in published for target in leaves(output))
 
 

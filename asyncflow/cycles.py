@@ -16,7 +16,7 @@ from .hub import Hub, at_work
 
 __all__ = ["above", "find_cycles", "find_way", "tasks_of", "ways_abroad"]
 
-SLICE = 500  # nodes walked between two looks at the clock
+SLICE = 500  # edges walked between two looks at the clock
 
 
 def find_cycles(demand: Demand, found: list[list[Node]], order: list[Node], hub: Hub) -> Iterator[None]:
@@ -28,35 +28,33 @@ def find_cycles(demand: Demand, found: list[list[Node]], order: list[Node], hub:
     border: list[Node] = []  # verified nodes the new ones wait for
     steps = 0
     # A demand that has left names no roots any more, but others may want what it was planning.
-    for root in demand.roots or demand.fresh:
-        if not _fresh(root, border):
-            continue
-        path = [root]
-        ways = [iter(root.deps)]
-        root.flags |= ON_PATH
-        while path:
-            for node in ways[-1]:
-                if node.flags & ON_PATH:
-                    found.append([*path[path.index(node) :], node])
-                elif _fresh(node, border):
-                    if node.deps:
-                        node.flags |= ON_PATH
-                        path.append(node)
-                        ways.append(iter(node.deps))
-                        break
-                    _walked(node)
-                    steps += 1
-                    if not steps % SLICE:
-                        yield
+    path: list[Node] = []
+    ways = [iter(demand.roots or demand.fresh)]
+    while ways:
+        for node in ways[-1]:
+            steps += 1
+            if not steps % SLICE:
+                yield
+            if node.state >= FINAL:
+                continue
+            if node.flags & VERIFIED:
+                border.append(node)
+            elif node.flags & ON_PATH:
+                found.append([*path[path.index(node) :], node])
+            elif node.deps:
+                node.flags |= ON_PATH
+                path.append(node)
+                ways.append(iter(node.deps))
+                break
             else:
+                _walked(node)
+        else:
+            ways.pop()
+            if path:
                 node = path.pop()
-                ways.pop()
                 node.flags &= ~ON_PATH
                 order.append(node)
                 _walked(node)
-                steps += 1
-                if not steps % SLICE:
-                    yield
     if demand.parent is not None and demand.roots:
         parent = demand.parent
         if parent in demand.roots:
@@ -68,15 +66,6 @@ def find_cycles(demand: Demand, found: list[list[Node]], order: list[Node], hub:
 def _walked(node: Node) -> None:
     if node.state >= WAITING:  # one that another plan is still expanding is walked again by that plan
         node.flags |= VERIFIED
-
-
-def _fresh(node: Node, border: list[Node]) -> bool:
-    if node.state >= FINAL:
-        return False
-    if node.flags & VERIFIED:
-        border.append(node)
-        return False
-    return True
 
 
 def _abroad(node: Node, other: Node) -> bool:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from . import threads
-from ._definition import LOOP
+from ._definition import LOOP, THREAD
 from ._task import Task
 from .account import Account
 from .attempt import Attempt, current
@@ -239,6 +239,7 @@ class Executor:
                 self._scheduler.failed(node, _too_long(attempt))
             else:
                 self._scheduler.succeeded(node, value)
+            self._go_on()
 
     def failed(self, attempt: Attempt, error: BaseException) -> None:
         """The body raised ``error``."""
@@ -250,6 +251,7 @@ class Executor:
                 self._scheduler.blocked(node, error)
             else:
                 self._scheduler.failed(node, error)
+            self._wake()
 
     def cancelled(self, attempt: Attempt) -> None:
         """The body has stopped."""
@@ -259,6 +261,7 @@ class Executor:
                 self._scheduler.failed(node, _too_long(attempt))
             else:
                 self._scheduler.cancelled(node)
+            self._wake()
 
     def _ended(self, attempt: Attempt) -> bool:
         node = attempt.node
@@ -275,7 +278,6 @@ class Executor:
             timer.cancel()
             if not future.done():
                 future.set_result(None)
-        self._wake()
         return True
 
     # Other loops -------------------------------------------------------------------------------------
@@ -302,27 +304,48 @@ class Executor:
             # Not in the context of the body that happens to have woken it.
             self.loop.call_soon(self._turn, context=self._context)
 
+    def _go_on(self) -> None:
+        """A body has ended well. If none is left at work, as in a chain, the next one starts now, not a turn later."""
+        scheduler = self._scheduler
+        builds = scheduler.builds
+        if len(builds) == 1 and not builds[0].running and not self._awake and scheduler.idle:
+            step = scheduler.next()
+            if isinstance(step, Demand):
+                self._context.run(self._resume, step)
+            elif step is not None:
+                self._context.run(self._enter, step)
+                if not builds[0].lanes[LOOP].queue.keys and not builds[0].lanes[THREAD].queue.keys:
+                    return
+        self._wake()
+
     def _turn(self) -> None:
         self._awake = False
+        scheduler = self._scheduler
         deadline = self._meter() + SLICE
-        self._cancel()
-        self._timers.tick()
+        if scheduler.cancels:
+            self._cancel()
+        if scheduler.rated:
+            self._timers.tick()
         more = self._planner.step(deadline) or self._verify(deadline)
         self._tell()  # before a body goes on that waited for what has ended
         more = self._start(deadline) or more
-        self._cancel()
+        if scheduler.cancels:
+            self._cancel()
         self._tell()
-        while self._scheduler.rests:
-            node = self._scheduler.rests.popleft()
-            if node.flags & CANCELLING:
-                continue
-            node.build.owner.retrying(node, self._timers.rest(node))
+        if scheduler.rests:
+            self._rest_between_attempts()
         if more:
             self._wake()
-        if self._scheduler.sharing.abroad and self._watch is None:
+        if scheduler.sharing.abroad and self._watch is None:
             self._watch = self.loop.call_later(LOOK_ROUND, self._look_round)
-        if not self._scheduler.builds:
+        if not scheduler.builds:
             self._rest()
+
+    def _rest_between_attempts(self) -> None:
+        while self._scheduler.rests:
+            node = self._scheduler.rests.popleft()
+            if not node.flags & CANCELLING:
+                node.build.owner.retrying(node, self._timers.rest(node))
 
     def _verify(self, deadline: float) -> bool:
         """Work on the plans that have become whole; True: there is more."""

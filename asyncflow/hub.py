@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 from .graph import FORCED, NONE, RUNNING, SUSPENDED, Node
 
@@ -72,17 +71,20 @@ class Hub:
         to look again, and then to come back.
         """
         with self._lock:
-            contested = [held for key in node.keys if (held := self._claims[key]) is not node]
-            if contested or self._outdated:
-                other = self._in_the_way(node, contested)
-                if other is not None:
-                    return other
-            node.state = RUNNING
-        return None
+            for key in node.keys:
+                if self._claims[key] is not node:
+                    other = self._in_the_way(node)
+                    break
+            else:
+                other = self._in_the_way(node) if self._outdated else None
+            if other is None:
+                node.state = RUNNING
+        return other
 
-    def _in_the_way(self, node: Node, contested: list[Any]) -> Node | None:
+    def _in_the_way(self, node: Node) -> Node | None:
+        contested = [held for key in node.keys if isinstance(held := self._claims[key], _Contest)]
         for contest in contested:
-            other: Node | None = contest.at_work
+            other = contest.at_work
             if other is not None:
                 if not at_work(other):
                     return node  # it has its end, and is about to say so in a thread of its own

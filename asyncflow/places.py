@@ -39,6 +39,7 @@ class Places:
     def __init__(self, may_run: Callable[[Node], bool]) -> None:
         self.builds: list[Build] = []
         self.now = 0.0  # seconds; what the last tick said
+        self.rated = False  # some build has rates
         self.holding = False  # a body that waits for others may hold on to something
         self._may_run = may_run
         self._turn = 0  # whose turn it is among the builds
@@ -66,7 +67,7 @@ class Places:
             self._turn = (self._turn + 1) % len(builds)
             build = builds[self._turn]
             while build.running < build.concurrency and (lane := _first(build)) is not None:
-                key = lane.queue.top
+                key = lane.queue.keys[0]
                 item: Node | Demand = lane.queue.pop()
                 if self._seated(build, key, item):
                     return item
@@ -80,16 +81,18 @@ class Places:
         pooled = node.options.pooled
         if pooled and not self._admitted(build, key, item, node):
             return False
-        if isinstance(item, Demand):
-            self.deliver(item)
+        if item is not node:
+            self.deliver(item)  # type: ignore[arg-type]
             return True
-        if node.state == READY and not self._may_run(node):
-            if pooled:
-                self._release(node, start=True)
-            return False
+        if node.state == READY:
+            if not self._may_run(node):
+                if pooled:
+                    self._release(node, start=True)
+                return False
+        else:
+            node.flags &= ~RETRYING
         if pooled:
             self._spend(node)
-        node.flags &= ~RETRYING
         self._sit(node)
         return True
 
@@ -167,7 +170,7 @@ class Places:
         needs = list(_needs(node, resumed=isinstance(item, Demand), start=not isinstance(item, Demand)))
         for pool, count in needs:
             # Those that wait for more than there is are not overtaken, or they would wait for ever.
-            if pool.free < count or (pool.waiting and pool.waiting.top <= key):
+            if pool.free < count or (pool.waiting.keys and pool.waiting.keys[0] <= key):
                 pool.waiting.push(key, item)
                 return False
         for pool, count in needs:
@@ -210,7 +213,7 @@ class Places:
             for pool in build.rates.values():
                 while pool.spent and pool.spent[0][0] + pool.period <= now:
                     self.refund(pool, pool.spent.popleft()[1])
-                if pool.spent and pool.waiting and (due is None or pool.spent[0][0] + pool.period < due):
+                if pool.spent and pool.waiting.keys and (due is None or pool.spent[0][0] + pool.period < due):
                     due = pool.spent[0][0] + pool.period
         return due
 
@@ -222,7 +225,7 @@ class Places:
                 if not pool.held:
                     continue
                 self.holding = True
-                node = _able(pool.waiting.peek()) if pool.waiting else None
+                node = _able(pool.waiting.peek()) if pool.waiting.keys else None
                 if node is None or node.state == SUSPENDED:
                     continue
                 holders = [other for other in above(node) if other in pool.held]
@@ -233,8 +236,8 @@ class Places:
     def refund(self, pool: Pool, count: int) -> None:
         """``count`` units of ``pool`` are there again: whoever waits for them is next."""
         pool.free += count
-        while pool.waiting:
-            key = pool.waiting.top
+        while pool.waiting.keys:
+            key = pool.waiting.keys[0]
             item = pool.waiting.peek()
             node = _able(item)
             if node is None or node.flags & GRANTED:
@@ -270,7 +273,8 @@ def _first(build: Build) -> Lane | None:
     """The lane that has a place and the first in the queue."""
     best = None
     for lane in build.lanes:
-        if lane.queue and lane.running < lane.limit and (best is None or lane.queue.top < best.queue.top):
+        keys = lane.queue.keys
+        if keys and lane.running < lane.limit and (best is None or keys[0] < best.queue.keys[0]):
             best = lane
     return best
 
@@ -279,8 +283,9 @@ def _able(item: Node | Demand) -> Node | None:
     """The node whose body ``item`` would enter or resume; None if it is not to run any more."""
     if isinstance(item, Demand):
         return item.parent if item.state == SETTLED else None
-    retrying = item.state == SUSPENDED and item.flags & RETRYING and not item.flags & CANCELLING
-    return item if item.state == READY or retrying else None
+    if item.state == READY:
+        return item
+    return item if item.state == SUSPENDED and item.flags & RETRYING and not item.flags & CANCELLING else None
 
 
 def _needs(node: Node, *, resumed: bool = False, start: bool = False) -> Iterator[tuple[Pool, int]]:

@@ -18,42 +18,34 @@ class Queue:
     Graphs have many nodes and few keys: a bucket for each key, and a heap of the keys alone.
     """
 
-    __slots__ = ("_buckets", "_keys")
+    __slots__ = ("_buckets", "keys")
 
     def __init__(self) -> None:
         self._buckets: dict[Key, deque[Any]] = {}
-        self._keys: list[Key] = []
+        self.keys: list[Key] = []  # a heap: the smallest is the first; empty if the queue is
 
     def push(self, key: Key, item: Any, *, first: bool = False) -> None:
         """Queue ``item``; ``first``: before the others with the same key."""
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = deque()
-            heappush(self._keys, key)
+            heappush(self.keys, key)
         if first:
             bucket.appendleft(item)
         else:
             bucket.append(item)
 
-    @property
-    def top(self) -> Key:
-        """The smallest key. Raises ``IndexError`` if the queue is empty."""
-        return self._keys[0]
-
     def peek(self) -> Any:
         """The first item, which stays. Raises ``IndexError`` if there is none."""
-        return self._buckets[self._keys[0]][0]
+        return self._buckets[self.keys[0]][0]
 
     def pop(self) -> Any:
         """Take the first item out. Raises ``IndexError`` if there is none."""
-        bucket = self._buckets[self._keys[0]]
+        bucket = self._buckets[self.keys[0]]
         item = bucket.popleft()
         if not bucket:
-            del self._buckets[heappop(self._keys)]
+            del self._buckets[heappop(self.keys)]
         return item
-
-    def __bool__(self) -> bool:
-        return bool(self._keys)
 
 
 class Pool:

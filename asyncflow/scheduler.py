@@ -105,6 +105,7 @@ class Scheduler:
         """Take a build in whose demand is there already."""
         build.home = self
         self._places.builds.append(build)
+        self._places.rated |= bool(build.rates)
 
     @property
     def builds(self) -> list[Build]:
@@ -122,6 +123,13 @@ class Scheduler:
         if step is None and self._places.holding and self._break_hold():
             step = self._places.next()
         return step
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do but what ``next`` gives."""
+        return not (
+            self.checks or self.delivered or self.cancels or self.settled or self.finals or self.rests
+        ) and not (self._unverified or self._orphans)
 
     def suspend(self, node: Node) -> Demand:
         """The body of ``node`` waits for more tasks: name them with ``want``, then call ``asked``.
@@ -278,6 +286,11 @@ class Scheduler:
         """Whether a plan waits for ``verify``."""
         return bool(self._unverified)
 
+    @property
+    def rated(self) -> bool:
+        """Whether starts are counted by the clock, so that ``tick`` has to be called in every turn."""
+        return self._places.rated
+
     def tick(self, now: float) -> float | None:
         """It is ``now`` (seconds, by any clock): rates may have units again. The next time that is worth a tick."""
         return self._places.tick(now)
@@ -421,10 +434,11 @@ class Scheduler:
             if node.keys:
                 self.sharing.end(node, was_at_work=was_at_work)
                 node.keys = NONE
-            if node.build.listening:
+            build = node.build
+            if build.listening:
                 self.finals.append(node)
-            if state > THERE and node.build.fail_fast and state != CANCELLED:
-                self._stop(node.build)
+            if state > THERE and build.fail_fast and state != CANCELLED:
+                self._stop(build)
             dependents, node.dependents = node.dependents, NONE
             for other in dependents:
                 other.waiting -= 1

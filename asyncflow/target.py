@@ -92,6 +92,8 @@ class Target:
 
     __slots__ = ()
 
+    _leaf: ClassVar[bool] = True  # of structures of targets
+
     key: str | None = None
     """Names the thing in the world (``file:///abs/path``), so that two tasks making it are found out.
 

@@ -23,14 +23,14 @@ def test_smallest_key_first_and_among_equals_first_come(moves: list[tuple[int, b
             model.insert(place, (key, n))
         elif model:
             key, item = model.pop(0)
-            assert queue.top == (key, 0, 0)
+            assert queue.keys[0] == (key, 0, 0)
             assert queue.peek() == item
             assert queue.pop() == item
-        assert bool(queue) == bool(model)
+        assert bool(queue.keys) == bool(model)
 
 
 def test_an_empty_queue_has_no_first() -> None:
     queue = Queue()
-    for ask in (queue.pop, queue.peek, lambda: queue.top):
+    for ask in (queue.pop, queue.peek):
         with pytest.raises(IndexError):
             ask()

@@ -47,9 +47,7 @@ class MemoryTarget(Target):
         if attempt is None:
             self._values[self.name] = value
             return
-        attempt.begin_publish()
-        self._values[self.name] = value
-        attempt.end_publish(self.key, visible=True)
+        attempt.publish_at_once(self.key, self._values.__setitem__, self.name, value)
 
     def get(self) -> Any:
         """The value. Raises ``KeyError`` if there is none."""
