@@ -17,6 +17,7 @@ from .events import (
     BuildStarted,
     BuildStatus,
     Event,
+    LoopBlocked,
     TaskFinished,
     TaskProgress,
     TaskStarted,
@@ -87,6 +88,10 @@ class Account:
         place = f"; last seen at {stack[-1]}" if stack else ""
         log.warning("%r did not stop within %g s and is left behind; it can publish nothing%s", task, self.grace, place)
         self.emit(Abandoned, task, tuple(stack))
+
+    def blocked(self, task: Task | None, seconds: float, place: str) -> None:
+        """The loop was held up."""
+        self.emit(LoopBlocked, task, seconds, place)
 
     def finished_build(self, status: BuildStatus) -> None:
         """The build is over."""

@@ -15,7 +15,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from . import threads
+from . import guard, threads
 from ._definition import LOOP
 from ._task import Task
 from .account import Account
@@ -71,12 +71,14 @@ class Executor:
         build.owner = account
         build.listening = account.on_event is not None
         demand = self._scheduler.open(build)
+        guard.watch(self)
         self._name(demand, structure)
         return demand
 
     def close(self, demand: Demand) -> list[asyncio.Future[Any]]:
         """Drop a build's demand; what has to end before nothing that only it wanted is alive (see ``gone``)."""
         account: Account = demand.build.owner
+        guard.tell(self.loop)
         self._scheduler.close(demand)
         stopping: list[asyncio.Future[Any]] = list(self._planner.stop())
         self._cancel()
@@ -120,6 +122,7 @@ class Executor:
             if _executors.get(self.loop) is self:
                 del _executors[self.loop]
             self._planner.close()
+            guard.leave(self)
             threads.trim()
 
     def _name(self, demand: Demand, structure: Any) -> None:
@@ -169,6 +172,20 @@ class Executor:
         if account.on_event is not None:
             with suppress(RuntimeError):  # an abandoned body has outlived its loop
                 self.loop.call_soon_threadsafe(account.progressed, attempt.task, fraction, message)
+
+    # What the guard of the loop asks and tells (guard.Member) -------------------------------------------
+
+    def asks_in(self, running: asyncio.Task[Any] | None) -> Task | None:
+        """The task whose hook the loop is in; ``running``: its ``asyncio.current_task()``. Any thread."""
+        if running is not None:
+            return self._planner.asks_for(running)
+        node = self._planner.asking
+        return None if node is None else node.task
+
+    def blocked(self, task: Task | None, seconds: float, place: str) -> None:
+        """The loop was held up: every build on it hears of that."""
+        for build in self._scheduler.builds[:]:
+            build.owner.blocked(task, seconds, place)
 
     # What a runner reports (runners.Reports) ---------------------------------------------------------
 
@@ -255,7 +272,9 @@ class Executor:
         self._awake = False
         deadline = perf_counter() + SLICE
         self._cancel()
-        more = self._planner.step(deadline) or self._verify(deadline)
+        more = self._planner.step(deadline)
+        self._planner.asking = None
+        more = more or self._verify(deadline)
         self._tell()  # before a body goes on that waited for what has ended
         more = self._start(deadline) or more
         self._cancel()

@@ -38,6 +38,7 @@ class Planner:
         self._expanding: deque[tuple[Node, Iterator[Any]]] = deque()
         self._questions: deque[tuple[Node, Awaitable[Any] | None]] = deque()
         self._checkers: dict[asyncio.Task[None], Node | None] = {}
+        self.asking: Node | None = None  # whose hooks the loop is in, for the guard
 
     def step(self, deadline: float) -> bool:
         """Work until there is nothing to do now, or ``deadline`` (``perf_counter`` seconds); True: there is more."""
@@ -46,12 +47,14 @@ class Planner:
         while True:
             while self._expanding:
                 node, tasks = self._expanding[0]
+                self.asking = node
                 if not node.build.owner.context.run(self._expand, node, tasks, deadline):
                     return True
             if not checks:
                 return False
             node = checks.popleft()
             if node.state == NEW or node.state == LOCKING:
+                self.asking = node
                 node.build.owner.context.run(self._check, node)  # user code sees its build's context variables
             count += 1
             if not count & 15 and perf_counter() > deadline:
