@@ -300,7 +300,8 @@ _stopped = 0.0  # seconds in which the process did not get to run
 
 def _now() -> float:
     """Seconds on a clock that stands still while the process is stopped, or collects garbage."""
-    return perf_counter() - _collected - _stopped
+    since = _collecting_since  # a finalizer may let the sampler in
+    return (perf_counter() if since is None else since) - _collected - _stopped
 
 
 def _collecting(phase: str, _: dict[str, int]) -> None:
