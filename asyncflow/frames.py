@@ -25,7 +25,7 @@ def home(module: str | None) -> str | None:
 
 
 def whose(path: str, root: str | None = None) -> int:
-    """``USERS``, ``OTHERS`` or ``OURS``. What lies in ``root`` is the user's: a pipeline may be an installed package."""
+    """``USERS``, ``OTHERS`` or ``OURS``. What lies in ``root`` is the user's: pipelines may be installed packages."""
     if path.startswith("<"):
         return OURS if path.startswith("<frozen ") else OTHERS
     path = os.path.abspath(path)

@@ -2,7 +2,7 @@
 
 Both are at work while a build is: a timer on the loop, a handful of times per ``LIMIT``; one sampler thread for
 the process, which compares two numbers as long as all is well. When a loop has not come round in time, the
-sampler reads the stack of its thread, as often, and names whoever was there at every look for ``LIMIT``:
+sampler reads the stack of its thread again and again, and names whoever was there at every look for ``LIMIT``:
 
 * The *task* is that of the body whose ``asyncio.Task`` is current (or of a task that the body made), or the one
   whose hook the engine has called; None: the host's own code.
@@ -46,7 +46,9 @@ __all__ = ["LIMIT", "Block", "Member", "leave", "listening", "tell", "watch"]
 
 LIMIT = 0.1
 """Seconds one step may hold a loop; what is said is right to a quarter of it."""
-LOOKS = 4  # per limit
+BEATS = 4  # of the heart, per limit: what starts with the loop idle has started at most this long after the last
+LOOKS = 2  # of the sampler, per limit, when all is well: each takes the interpreter from the loop for a moment
+CLOSE_LOOKS = 8  # per limit, when a loop is late
 
 _DEBUGGERS = {"bdb", "pydevd", "_pydevd_bundle"}
 
@@ -201,7 +203,7 @@ class _Guard:
         self.depth = depth
         if not _sampling:  # the loop has been stopped for a while, and runs again
             _start_sampler()
-        self.loop.call_later(_limit / LOOKS, self.beat, context=_context)
+        self.loop.call_later(_limit / BEATS, self.beat, context=_context)
 
     def tell(self) -> None:
         """Tell of what was found."""
@@ -219,15 +221,15 @@ class _Guard:
 
     # In the sampler ----------------------------------------------------------------------------------
 
-    def look(self) -> None:
-        """See whether the loop comes round, and who holds it if not."""
+    def look(self) -> bool:
+        """See whether the loop comes round, and who holds it if not; True: it is late, look again soon."""
         turn, came_round = self.turn, self.came_round
         if turn != self._turn:
             self._turn, self._looked = turn, came_round
             self._holder = self._task = self._hold = None
         now = _now()
-        if not turn or now - came_round < _limit / LOOKS:
-            return
+        if not turn or now - came_round < _limit / BEATS:
+            return False
         frames = self._frames()
         holder = frames[-1] if frames else None  # of a task: its outermost, one and the same for each of its steps
         task = self._whose() if frames else None
@@ -237,15 +239,19 @@ class _Guard:
             self._holder, self._task, self._hold, self._since = holder, task, None, self._looked
         self._looked = now
         if self._hold is None and now - self._since >= _limit and self.turn == turn:
-            where = _place(frames, task)
-            if where is not None:
-                self._hold = _Hold(task, where, self._since, turn)
-                self.found.append(self._hold)
-                who = "code outside of any task" if task is None else repr(task)
-                log.warning(
-                    "%s has held the event loop for %.2f s so far, and nothing else can run there: %s",
-                    *(who, now - self._since, where),
-                )
+            self._name(frames, now)
+        return True
+
+    def _name(self, frames: list[FrameType], now: float) -> None:
+        where = _place(frames, self._task)
+        if where is not None:
+            self._hold = _Hold(self._task, where, self._since, self._turn)
+            self.found.append(self._hold)
+            who = "code outside of any task" if self._task is None else repr(self._task)
+            log.warning(
+                "%s has held the event loop for %.2f s so far, and nothing else can run there: %s",
+                *(who, now - self._since, where),
+            )
 
     def _frames(self) -> list[FrameType]:
         """Where the callback is that the loop runs now, innermost first; nowhere if the loop runs none."""
@@ -326,22 +332,22 @@ def _start_sampler() -> None:
 
 
 def _sample() -> None:
+    global _collecting_since
     gc.callbacks.append(_collecting)
     try:
-        _wait()
+        _wait(_limit / LOOKS)
         while guards := _at_work():
-            for guard in guards:
-                guard.look()
-            _wait()
+            late = [guard.look() for guard in guards]
+            _wait(_limit / (CLOSE_LOOKS if any(late) else LOOKS))
     except BaseException:
         log.exception("the guard of the event loops has failed")
     finally:
         gc.callbacks.remove(_collecting)
+        _collecting_since = None  # a finalizer may have let us in, and its collection ends unheard
 
 
-def _wait() -> None:
+def _wait(tick: float) -> None:
     global _stopped
-    tick = _limit / LOOKS
     start, cpu, collected = perf_counter(), process_time(), _collected
     if _hurry.wait(tick):
         _hurry.clear()
@@ -355,9 +361,9 @@ def _at_work() -> list[_Guard]:
     global _sampling
     with _lock:
         for loop, guard in list(_guards.items()):
-            if not guard.members or loop.is_closed():
+            if loop.is_closed() or not (guard.members or loop.is_running()):
                 del _guards[loop]
-        found = [guard for loop, guard in _guards.items() if loop.is_running()]
+        found = [guard for loop, guard in _guards.items() if guard.members and loop.is_running()]
         _sampling = bool(found)
         return found
 

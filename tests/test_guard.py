@@ -281,9 +281,7 @@ def test_two_loops_in_two_threads() -> None:
                 hold()
             await asyncio.sleep(HOLD / 2)
 
-    threads = [
-        threading.Thread(target=lambda n=n: asyncio.run(build(Meets(n=n), on_event=heard[n]))) for n in range(2)
-    ]
+    threads = [threading.Thread(target=lambda n=n: asyncio.run(build(Meets(n=n), on_event=heard[n]))) for n in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -473,6 +471,26 @@ async def test_nobody_is_named_for_the_garbage_collector(blocked: Blocked) -> No
     assert garbage
 
 
+async def test_the_clock_goes_on_after_a_collection_that_outlived_the_sampler() -> None:
+    class Lasts:
+        def __del__(self) -> None:
+            gone.append(not sampler())
+
+    gone: list[bool] = []
+    garbage = [Lasts()]
+    garbage.append(garbage)  # type: ignore[arg-type]
+    gc.disable()
+    try:
+        await build(Looks())
+        del garbage
+        gc.collect()
+    finally:
+        gc.enable()
+    assert gone == [True]
+    start = guard._now()
+    assert guard._now() > start
+
+
 async def test_nobody_is_named_in_a_debugger(blocked: Blocked) -> None:
     debugger: dict[str, Any] = {"__name__": "bdb", "time": time}
     exec("def prompt(s):\n    time.sleep(s)", debugger)
@@ -614,12 +632,14 @@ def sampler() -> list[bool]:
     return leaks.settle(lambda: [True] * (guard._sampling or guard._collecting in gc.callbacks))
 
 
-async def test_it_is_at_work_only_while_a_build_is() -> None:
-    class Looks(Task):
-        async def run(self) -> list[bool]:
-            await asyncio.sleep(guard.LIMIT)
-            return [guard._sampling, guard._collecting in gc.callbacks, loop in guard._guards]
+class Looks(Task):
+    async def run(self) -> list[bool]:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(guard.LIMIT)
+        return [guard._sampling, guard._collecting in gc.callbacks, loop in guard._guards]
 
+
+async def test_it_is_at_work_only_while_a_build_is() -> None:
     loop = asyncio.get_running_loop()
     assert (await build(Looks()))[Looks()] == [True, True, True]
     assert not sampler()
@@ -628,13 +648,13 @@ async def test_it_is_at_work_only_while_a_build_is() -> None:
     assert not [timer for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
 
 
-async def test_builds_that_follow_one_another_share_it() -> None:
-    await build(Value(n=1))
-    found = guard._guards[asyncio.get_running_loop()]
-    for n in range(10):
+async def test_builds_that_follow_one_another_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    start = guard.lend
+    monkeypatch.setattr(guard, "lend", lambda job: (started.append(job), start(job)))
+    for n in range(100):
         await build(Value(n=n))
-    assert guard._guards[asyncio.get_running_loop()] is found
-    assert not found.members
+    assert 1 <= len(started) <= 10, "not one for each"
 
 
 def test_a_loop_that_is_closed_in_the_middle_of_a_build_is_let_go() -> None:
@@ -644,9 +664,10 @@ def test_a_loop_that_is_closed_in_the_middle_of_a_build_is_let_go() -> None:
             await asyncio.Event().wait()
 
     async def start() -> None:
-        loop.create_task(build(Waits()))
+        kept.append(loop.create_task(build(Waits())))
         await started.wait()
 
+    kept: list[asyncio.Task[Any]] = []
     loop = asyncio.new_event_loop()
     started = asyncio.Event()
     try:
@@ -659,9 +680,7 @@ def test_a_loop_that_is_closed_in_the_middle_of_a_build_is_let_go() -> None:
     assert loop not in guard._guards
 
 
-async def test_a_build_does_without_where_there_is_no_thread(
-    monkeypatch: pytest.MonkeyPatch, blocked: Blocked
-) -> None:
+async def test_a_build_does_without_where_there_is_no_thread(monkeypatch: pytest.MonkeyPatch, blocked: Blocked) -> None:
     def none(_: Callable[[], object]) -> None:
         raise RuntimeError("can't start new thread")
 
