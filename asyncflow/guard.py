@@ -46,9 +46,8 @@ __all__ = ["LIMIT", "Block", "Member", "leave", "listening", "tell", "watch"]
 
 LIMIT = 0.1
 """Seconds one step may hold a loop; what is said is right to a quarter of it."""
-BEATS = 4  # of the heart, per limit: what starts with the loop idle has started at most this long after the last
+BEATS = 4  # of the heart, per limit; so many looks, too, at a loop that is late
 LOOKS = 2  # of the sampler, per limit, when all is well: each takes the interpreter from the loop for a moment
-CLOSE_LOOKS = 8  # per limit, when a loop is late
 
 _DEBUGGERS = {"bdb", "pydevd", "_pydevd_bundle"}
 
@@ -247,10 +246,11 @@ class _Guard:
         if where is not None:
             self._hold = _Hold(self._task, where, self._since, self._turn)
             self.found.append(self._hold)
-            who = "code outside of any task" if self._task is None else repr(self._task)
+            # The user's repr() is called in there, where what it raises does no harm.
             log.warning(
-                "%s has held the event loop for %.2f s so far, and nothing else can run there: %s",
-                *(who, now - self._since, where),
+                f"{'%s' if self._task is None else '%r'} has held the event loop for %.2f s so far, "
+                "and nothing else can run there: %s",
+                *(self._task or "code outside of any task", now - self._since, where),
             )
 
     def _frames(self) -> list[FrameType]:
@@ -338,7 +338,7 @@ def _sample() -> None:
         _wait(_limit / LOOKS)
         while guards := _at_work():
             late = [guard.look() for guard in guards]
-            _wait(_limit / (CLOSE_LOOKS if any(late) else LOOKS))
+            _wait(_limit / (BEATS if any(late) else LOOKS))
     except BaseException:
         log.exception("the guard of the event loops has failed")
     finally:
@@ -352,7 +352,7 @@ def _wait(tick: float) -> None:
     if _hurry.wait(tick):
         _hurry.clear()
     late = perf_counter() - start - tick
-    if late > tick:
+    if late > _limit / 2:  # less is how a busy machine wakes a thread, and says nothing of the others
         _stopped += max(0.0, late - max(process_time() - cpu, _collected - collected))
 
 
