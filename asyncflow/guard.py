@@ -250,7 +250,7 @@ class _Guard:
             log.warning(
                 f"{'%s' if self._task is None else '%r'} has held the event loop for %.2f s so far, "
                 "and nothing else can run there: %s",
-                *(self._task or "code outside of any task", now - self._since, where),
+                *("code outside of any task" if self._task is None else self._task, now - self._since, where),
             )
 
     def _frames(self) -> list[FrameType]:
