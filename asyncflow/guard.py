@@ -325,15 +325,16 @@ def _start_sampler() -> None:
         if _sampling:
             return
         _sampling = True
+    gc.callbacks.append(_collecting)  # here, since the thread may take its time to start
     try:
         lend(_sample)
     except RuntimeError:  # no thread to be had: a build does without a guard
+        gc.callbacks.remove(_collecting)
         _sampling = False
 
 
 def _sample() -> None:
     global _collecting_since
-    gc.callbacks.append(_collecting)
     try:
         _wait(_limit / LOOKS)
         while guards := _at_work():
