@@ -336,7 +336,6 @@ def _start_sampler() -> None:
 def _sample() -> None:
     global _collecting_since
     try:
-        _wait(_limit / LOOKS)
         while guards := _at_work():
             late = [guard.look() for guard in guards]
             _wait(_limit / (BEATS if any(late) else LOOKS))
