@@ -18,6 +18,7 @@ from .events import (
     BuildStarted,
     BuildStatus,
     Event,
+    LoopBlocked,
     TaskFinished,
     TaskProgress,
     TaskRetry,
@@ -138,6 +139,10 @@ class Account:
         place = f"; last seen at {stack[-1]}" if stack else ""
         log.warning("%r did not stop within %g s and is left behind; it can publish nothing%s", task, self.grace, place)
         self.emit(Abandoned, task, tuple(stack))
+
+    def blocked(self, task: Task | None, seconds: float, place: str) -> None:
+        """The loop was held up."""
+        self.emit(LoopBlocked, task, seconds, place)
 
     def finished_build(self, status: BuildStatus) -> None:
         """The build is over."""

@@ -20,6 +20,7 @@ __all__ = [
     "BuildStatus",
     "Event",
     "FinalStatus",
+    "LoopBlocked",
     "Status",
     "TaskFinished",
     "TaskProgress",
@@ -48,7 +49,7 @@ class Event:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "task":
-                value = value.task_id
+                value = None if value is None else value.task_id
             elif field.name == "tasks":
                 value = [task.task_id for task in value]
             elif isinstance(value, BaseException):
@@ -112,6 +113,20 @@ class Abandoned(Event):
 
     task: Task
     stack: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopBlocked(Event):
+    """The event loop was held for ``seconds`` by one step of ``task``, and nothing else could run there meanwhile.
+
+    ``task`` is the one whose body, or whose ``requires()``, ``output()``, ``exists()`` or ``complete()``, held it;
+    None: code of the host's own did. ``place`` is where it was seen: ``path:line in function``, the innermost
+    line of the user's.
+    """
+
+    task: Task | None
+    seconds: float
+    place: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from . import threads
+from . import guard, threads
 from ._definition import LOOP, THREAD
 from ._task import Task
 from .account import Account
@@ -51,9 +51,7 @@ class Executor:
         loop = asyncio.get_running_loop()
         executor = _executors.get(loop)
         if executor is None:
-            for other in list(_executors):
-                if other.is_closed():  # in the middle of a build, without a chance to tidy up
-                    _executors.pop(other, None)
+            _bury_the_dead()
             executor = _executors[loop] = cls(loop, hub)
         return executor
 
@@ -84,12 +82,14 @@ class Executor:
         build.table = {} if account.particular else None
         build.listening = account.on_event is not None
         demand = self._scheduler.open(build)
+        guard.watch(self)
         self._name(demand, structure)
         return demand
 
     def close(self, demand: Demand) -> list[asyncio.Future[Any]]:
         """Drop a build's demand; what has to end before nothing that only it wanted is alive (see ``gone``)."""
         account: Account = demand.build.owner
+        guard.tell(self.loop)
         self._scheduler.close(demand)
         stopping: list[asyncio.Future[Any]] = list(self._planner.stop())
         self._cancel()
@@ -142,6 +142,7 @@ class Executor:
                 self._watch = None
             self._timers.close()
             self._planner.close()
+            guard.leave(self)
             threads.trim()
 
     def _name(self, demand: Demand, structure: Any) -> None:
@@ -192,6 +193,20 @@ class Executor:
         if account.on_event is not None:
             with suppress(RuntimeError):  # an abandoned body has outlived its loop
                 self.loop.call_soon_threadsafe(account.progressed, attempt.task, fraction, message)
+
+    # What the guard of the loop asks and tells (guard.Member) -------------------------------------------
+
+    def asks_in(self, running: asyncio.Task[Any] | None) -> Task | None:
+        """The task whose hook the loop is in; ``running``: its ``asyncio.current_task()``. Any thread."""
+        if running is not None:
+            return self._planner.asks_for(running)
+        node = self._planner.asking
+        return None if node is None else node.task
+
+    def blocked(self, task: Task | None, seconds: float, place: str) -> None:
+        """The loop was held up: every build on it hears of that."""
+        for build in self._scheduler.builds[:]:
+            build.owner.blocked(task, seconds, place)
 
     # What a runner reports (runners.Reports) ---------------------------------------------------------
 
@@ -326,7 +341,9 @@ class Executor:
             self._cancel()
         if scheduler.rated:
             self._timers.tick()
-        more = self._planner.step(deadline) or self._verify(deadline)
+        more = self._planner.step(deadline)
+        self._planner.asking = None
+        more = more or self._verify(deadline)
         self._tell()  # before a body goes on that waited for what has ended
         more = self._start(deadline) or more
         if scheduler.cancels:
@@ -474,6 +491,13 @@ class Executor:
                 scheduler.close(demand)
             else:
                 demand.build.owner.settled(demand)
+
+
+def _bury_the_dead() -> None:
+    """Forget loops that were closed in the middle of a build, without a chance to tidy up."""
+    for loop in list(_executors):
+        if loop.is_closed() and (executor := _executors.pop(loop, None)) is not None:
+            executor._scheduler.bury()
 
 
 def _too_long(attempt: Attempt, error: BaseException | None = None) -> TimeoutError:

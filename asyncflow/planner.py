@@ -38,9 +38,11 @@ class Planner:
         self._scheduler = scheduler
         self._wake = wake
         self._hooks = Hooks(loop, self._from_thread)
-        self._expanding: deque[tuple[Node, Iterator[Any]]] = deque()
+        self._expanding: deque[Node] = deque()
+        self._naming: Iterator[Any] | None = None  # what the first of them requires and has not named yet
         self._questions: deque[tuple[Node, Awaitable[Any] | None]] = deque()
         self._checkers: dict[asyncio.Task[None], Node | None] = {}
+        self.asking: Node | None = None  # whose hooks the loop is in, for the guard
 
     def step(self, deadline: float) -> bool:
         """Work until there is nothing to do now, or ``deadline`` (by the loop's ``meter``); True: there is more."""
@@ -48,13 +50,15 @@ class Planner:
         count = 0
         while True:
             while self._expanding:
-                node, tasks = self._expanding[0]
-                if not node.build.owner.context.run(self._expand, node, tasks, deadline):
+                node = self._expanding[0]
+                self.asking = node
+                if not node.build.owner.context.run(self._expand, node, deadline):
                     return True
             if not checks:
                 return False
             node = checks.popleft()
             if node.state == NEW or node.state == LOCKING:
+                self.asking = node
                 node.build.owner.context.run(self._check, node)  # user code sees its build's context variables
             count += 1
             if not count & 15 and self._meter() > deadline:
@@ -145,19 +149,21 @@ class Planner:
             if not definition.has_requires:
                 self._scheduler.expanded(node)
             else:
-                self._expanding.append((node, _required(node)))
+                self._expanding.append(node)
         else:
             self._scheduler.missing(node)
         return None
 
     # What does it require? ---------------------------------------------------------------------------
 
-    def _expand(self, node: Node, tasks: Iterator[Any], deadline: float) -> bool:
+    def _expand(self, node: Node, deadline: float) -> bool:
         """Go on naming the dependencies of ``node``, the first in the queue; False when time is up."""
         depend = self._scheduler.depend
         count = 0
         try:
-            for task in tasks:
+            if self._naming is None:
+                self._naming = _required(node)
+            for task in self._naming:
                 if not isinstance(task, Task):
                     raise _NotATask(task)
                 if not depend(node, task):
@@ -167,9 +173,11 @@ class Planner:
                     return False
         except BaseException as error:
             self._expanding.popleft()
+            self._naming = None
             self._scheduler.invalid(node, _raised(node.task, "requires", error))
             return True
         self._expanding.popleft()
+        self._naming = None
         self._scheduler.expanded(node)
         return True
 
@@ -269,21 +277,23 @@ def _required(node: Node) -> Iterator[Any]:
     """What ``requires()`` gives, leaf by leaf; its structure is kept for ``input()``."""
     structure = node.task.requires()
     if isinstance(structure, Iterator):
-        node.structure = kept = []
+        return _read(node, structure)
+    if type(structure) is list:
         for item in structure:
-            kept.append(settle(item))
-            yield from leaves(kept[-1])
-    else:
-        if type(structure) is list:
-            for item in structure:
-                if not isinstance(item, Task):
-                    break
-            else:
-                node.structure = structure
-                yield from structure  # the common case, in a third of the time
-                return
-        node.structure = structure = settle(structure)
-        yield from leaves(structure)
+            if not isinstance(item, Task):
+                break
+        else:
+            node.structure = structure
+            return iter(structure)  # the common case, in a fifth of the time
+    node.structure = structure = settle(structure)
+    return leaves(structure)
+
+
+def _read(node: Node, structure: Iterator[Any]) -> Iterator[Any]:
+    node.structure = kept = []
+    for item in structure:
+        kept.append(settle(item))
+        yield from leaves(kept[-1])
 
 
 def _frozen(task: Task, output: Any) -> Any:

@@ -516,6 +516,13 @@ class Scheduler:
         demand.state = LEFT
         self._unwant(demand)
 
+    def bury(self) -> None:
+        """This scheduler's loop is gone: what its nodes claim is free, and those who wait for them are told."""
+        for build in self.builds:
+            for node in build.nodes:
+                if node.state < FINAL:
+                    self.sharing.bury(node)
+
     def _unwant(self, demand: Demand) -> None:
         """Take the demand's wants back: forget what nobody else wants, hand over what others still do."""
         stack, demand.roots = demand.roots, []

@@ -147,6 +147,12 @@ class Sharing:
         if guest is not None and not self.hub.joined(node):
             self._host.close(guest)
 
+    def bury(self, node: Node) -> None:
+        """The loop of ``node`` is gone: it publishes nothing more, and makes nothing any more."""
+        if node.attempt is not None:
+            node.attempt.fence()  # a thread of it may still be alive
+        self.end(node, was_at_work=at_work(node))
+
     # What nobody says ----------------------------------------------------------------------------------
 
     def look_round(self) -> None:
@@ -154,9 +160,7 @@ class Sharing:
         for node in list(self.abroad):
             holder = node.holder
             if holder is not None and _of(holder).gone():
-                if holder.attempt is not None:
-                    holder.attempt.fence()  # a thread of it may still be alive
-                self.end(holder, was_at_work=True)
+                self.bury(holder)
         for node in list(self.abroad)[:PROBES]:
             del self.abroad[node]
             self.abroad[node] = None  # to the end of the row

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asyncflow import ConfigError, PlanError, Task, TaskFailed, TaskStarted, build, gather
+from asyncflow import ConfigError, PlanError, Task, TaskStarted, build, gather
 
 working: Counter[str] = Counter()
 most: Counter[str] = Counter()
@@ -161,8 +161,8 @@ async def test_holding_what_one_waits_for_is_told_and_does_not_hang() -> None:
         async def run(self) -> str:
             try:
                 await NeedsGpu()
-            except TaskFailed as error:
-                return str(error.__cause__)
+            except PlanError as error:
+                return str(error)
             return ""
 
     async with asyncio.timeout(10):

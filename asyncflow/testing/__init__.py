@@ -22,11 +22,18 @@
         async with no_leaks():
             await use_the_service()
 
+*Blocking*: nobody holds the loop::
+
+    async def test_pipeline() -> None:
+        with no_blocking():
+            await build(Report())
+
 ``docs/testing.md`` is the guide.
 """
 
 from __future__ import annotations
 
+from .blocking import LoopBlockedError, no_blocking
 from .leaks import (
     LeakError,
     Snapshot,
@@ -44,6 +51,7 @@ from .suspension import STYLES, Outcome, Style, Suspensions, sweep
 __all__ = [
     "STYLES",
     "LeakError",
+    "LoopBlockedError",
     "Outcome",
     "SimulatedLoop",
     "Snapshot",
@@ -55,6 +63,7 @@ __all__ = [
     "check_temp_files",
     "check_threads",
     "explore",
+    "no_blocking",
     "no_leaks",
     "other_tasks",
     "simulate",
