@@ -31,27 +31,28 @@ def run(engine: str, workload: str, tasks: int, *, python: str = sys.executable,
 
 def _answer(command: list[str], environment: Mapping[str, str], limit: float) -> dict[str, Any]:
     folder = environment["BENCH_FOLDER"]
-    with open(Path(folder, "stderr"), "w+", encoding="utf-8", errors="replace") as errors:  # noqa: SIM117
+    # Files, not pipes: a pipe is open as long as any process that an engine has forked.
+    with open(Path(folder, "answer"), "w+") as answer, open(Path(folder, "errors"), "w+", errors="replace") as errors:
         # A session of its own: what an engine leaves running (workers, a server) ends with it.
         with subprocess.Popen(
             command,
             cwd=folder,
             env=environment,
-            stdout=subprocess.PIPE,
+            stdout=answer,
             stderr=errors,
-            text=True,
             start_new_session=True,
         ) as process:
             try:
-                out, _ = process.communicate(timeout=limit)
+                process.wait(limit)
             except subprocess.TimeoutExpired:
                 return {"status": "not finished", "limit_s": limit}
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-        if out.strip():
-            found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
-            return found
+        answer.seek(0)
         errors.seek(0)
+        if out := answer.read().strip():
+            found: dict[str, Any] = json.loads(out)
+            return found
         last = (errors.read().strip().splitlines() or [f"exit code {process.returncode}"])[-1]
         return {"status": "failed", "error": "no answer", "message": last[:200]}

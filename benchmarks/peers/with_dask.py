@@ -44,7 +44,7 @@ def make(graph: Callable[[], Any], threads: int = 2) -> Timed:
     )
 
     def timed() -> dict[str, Any]:
-        return {"made": client.compute(graph()).result()}
+        return {"gave": client.compute(graph()).result()}
 
     return timed
 

@@ -44,7 +44,7 @@ def chain(n):
     link = put.submit(0)
     for i in range(1, n):
         link = put.submit(i, link)
-    return link.result() + 1
+    return link.result()
 
 
 @flow
@@ -68,7 +68,7 @@ def one_by_one(n):
 
 def prepared(workload: Any, n: int) -> Timed:
     nothing()
-    return lambda: {"made": workload(n)}
+    return lambda: {"gave": workload(n)}
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def make(expression: Callable[[], Any]) -> Timed:
     scheduler.load()
 
     def timed() -> dict[str, Any]:
-        return {"made": scheduler.run(expression())}
+        return {"gave": scheduler.run(expression())}
 
     return timed
 
