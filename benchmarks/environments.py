@@ -15,7 +15,7 @@ PINS: Mapping[str, Sequence[str]] = {
     "luigi": ("luigi==3.8.1",),
     "stardag": ("stardag==0.28.0",),
     "dask": ("distributed==2026.8.0",),
-    "prefect": ("prefect==3.8.8", "fastapi<0.130"),
+    "prefect": ("prefect==3.8.8", "fastapi==0.139.*"),
     "hamilton": ("sf-hamilton==1.90.0",),
     "doit": ("doit==0.37.0",),
     "redun": ("redun==0.44.1",),
