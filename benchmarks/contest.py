@@ -67,7 +67,9 @@ class Contest:
         return {"workload": self.workload, "tasks": self.tasks, "times_asyncflow": times, "answers": self.answers}
 
 
-def contests(engines: Sequence[str], sizes: Mapping[str, Sequence[int]], limit: float = fresh.LIMIT) -> Iterator[Contest]:
+def contests(
+    engines: Sequence[str], sizes: Mapping[str, Sequence[int]], limit: float = fresh.LIMIT
+) -> Iterator[Contest]:
     """Every workload at every size, the smallest first; who did not get there is not asked for more of it."""
     pythons, absent = _installed(engines)
     for workload, numbers in sizes.items():
@@ -80,7 +82,9 @@ def contests(engines: Sequence[str], sizes: Mapping[str, Sequence[int]], limit: 
             for engine in pythons:
                 last = contest.answers[engine][-1]
                 if last["status"] != "ok":
-                    out[engine] = last if last["status"] == "unsupported" else {"status": f"no ({tasks:,})", "was": last}
+                    out[engine] = (
+                        last if last["status"] == "unsupported" else {"status": f"no ({tasks:,})", "was": last}
+                    )
             yield contest
 
 

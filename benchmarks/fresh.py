@@ -21,7 +21,9 @@ LIMIT = 60.0
 """Seconds a workload may take. "Did not finish" is a result."""
 
 
-def run(engine: str, workload: str, tasks: int, *, python: str = sys.executable, limit: float = LIMIT) -> dict[str, Any]:
+def run(
+    engine: str, workload: str, tasks: int, *, python: str = sys.executable, limit: float = LIMIT
+) -> dict[str, Any]:
     """What ``benchmarks.peers.with_ENGINE`` answers (see ``protocol.py``), or that it did not within ``limit``."""
     command = [python, "-m", f"benchmarks.peers.with_{engine}", workload, str(tasks)]
     CACHE.mkdir(exist_ok=True)

@@ -96,7 +96,17 @@ def usual(scale: Scale) -> tuple[str, dict[str, Any]]:
         print(f"==> {measure.__name__}", file=sys.stderr, flush=True)
         rows += measure(scale)
     found = {(contest.workload, contest.tasks): contest for contest in contests(USUAL, _scaled(SIZES, scale))}
-    head = ["workload", "tasks", "unit", "asyncflow", "mini", "ratio", "goal", "met", *[PINS[name][0] for name in USUAL]]
+    head = [
+        "workload",
+        "tasks",
+        "unit",
+        "asyncflow",
+        "mini",
+        "ratio",
+        "goal",
+        "met",
+        *[PINS[name][0] for name in USUAL],
+    ]
     text = table(head, [usual_line(row, found) for row in rows])
     data = {"rows": [row.to_json() for row in rows], "contests": [contest.to_json() for contest in found.values()]}
     return text + "\n" + NOTE, data
@@ -128,7 +138,10 @@ def peers(engines: Sequence[str], scale: Scale) -> tuple[str, dict[str, Any]]:
 
 def _scaled(sizes: Mapping[str, Sequence[int]], scale: Scale) -> dict[str, list[int]]:
     # A layer is 100 tasks, however small the rest is.
-    return {name: [max(n, 100) for n in scale.sizes(*of)] if name == "layers" else scale.sizes(*of) for name, of in sizes.items()}
+    return {
+        name: [max(n, 100) for n in scale.sizes(*of)] if name == "layers" else scale.sizes(*of)
+        for name, of in sizes.items()
+    }
 
 
 def main() -> None:
