@@ -67,9 +67,7 @@ class Contest:
         return {"workload": self.workload, "tasks": self.tasks, "times_asyncflow": times, "answers": self.answers}
 
 
-def contests(
-    engines: Sequence[str], sizes: Mapping[str, Sequence[int]], limit: float = fresh.LIMIT
-) -> Iterator[Contest]:
+def contests(engines: Sequence[str], sizes: Mapping[str, Sequence[int]]) -> Iterator[Contest]:
     """Every workload at every size, the smallest first; who did not get there is not asked for more of it."""
     pythons, absent = _installed(engines)
     for workload, numbers in sizes.items():
@@ -78,7 +76,7 @@ def contests(
             print(f"==> {workload} {tasks:,}", file=sys.stderr, flush=True)
             contest = Contest(workload, tasks, {engine: [answer] for engine, answer in out.items()})
             for _ in range(TURNS):
-                _turn(contest, {engine: python for engine, python in pythons.items() if engine not in out}, limit)
+                _turn(contest, {engine: python for engine, python in pythons.items() if engine not in out})
             for engine in pythons:
                 last = contest.answers[engine][-1]
                 if last["status"] != "ok":
@@ -98,9 +96,9 @@ def _installed(engines: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[s
     return pythons, absent
 
 
-def _turn(contest: Contest, pythons: Mapping[str, str], limit: float) -> None:
+def _turn(contest: Contest, pythons: Mapping[str, str]) -> None:
     """Each engine once; one that took long, or did not get there, has had its turns."""
     for engine, python in pythons.items():
         answers = contest.answers.setdefault(engine, [])
         if not answers or (answers[-1]["status"] == "ok" and answers[-1]["wall_s"] < LONG):
-            answers.append(fresh.run(engine, contest.workload, contest.tasks, python=python, limit=limit))
+            answers.append(fresh.run(engine, contest.workload, contest.tasks, python=python))

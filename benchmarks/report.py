@@ -19,6 +19,7 @@ from typing import Any
 from .contest import SIZES, Contest, contests
 from .environments import PINS
 from .measure import Scale
+from .peers.protocol import WIDTH
 from .rows import Row
 from .suite import ALL
 
@@ -91,7 +92,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def usual(scale: Scale) -> tuple[str, dict[str, Any]]:
     """asyncflow, the floor, Luigi and stardag."""
-    rows = []
+    rows: list[Row] = []
     for measure in ALL:
         print(f"==> {measure.__name__}", file=sys.stderr, flush=True)
         rows += measure(scale)
@@ -137,11 +138,9 @@ def peers(engines: Sequence[str], scale: Scale) -> tuple[str, dict[str, Any]]:
 
 
 def _scaled(sizes: Mapping[str, Sequence[int]], scale: Scale) -> dict[str, list[int]]:
-    # A layer is 100 tasks, however small the rest is.
-    return {
-        name: [max(n, 100) for n in scale.sizes(*of)] if name == "layers" else scale.sizes(*of)
-        for name, of in sizes.items()
-    }
+    scaled = {workload: scale.sizes(*of) for workload, of in sizes.items()}
+    scaled["layers"] = [max(tasks, WIDTH) for tasks in scaled["layers"]]  # one layer, however small the rest is
+    return scaled
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from asyncflow import Task, build, plan
 
@@ -19,6 +20,7 @@ from .rows import Goal, Row
 __all__ = ["ALL"]
 
 MICRO = 1e6
+Durability = Literal["fsync", "none"]
 CPU = "us CPU/task"
 WALL = "us wall/task"
 
@@ -143,7 +145,7 @@ def _written(
     peer_workload: str | None = None,
     *,
     kind: type[workloads.File] = workloads.File,
-    durability: str = "none",
+    durability: Durability = "none",
 ) -> Row:
     """Wall time a file. The floor writes its files on the loop and without fsync."""
 

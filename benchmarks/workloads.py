@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,7 +103,7 @@ class AtOnce(Task):
     def output(self) -> MemoryTarget:
         return MemoryTarget(f"at-once-{self.n}")
 
-    def run(self) -> Iterator[Any]:
+    def run(self) -> Generator[list[Leaf], list[Any], None]:
         targets = yield [Leaf(n=n) for n in range(self.n)]
         self.output().put(len(targets))
 

@@ -26,7 +26,7 @@ def test_every_measurement_gives_sane_rows() -> None:
     assert len(rows) > len(ALL)
     for row in rows:
         assert row["tasks"] >= 1, row
-        assert row["asyncflow"] >= 0, row
+        assert isinstance(row["asyncflow"], float), row
         assert row["workload"], row
         assert row["unit"], row
     # What other engines are asked for is measured here too, and the goals are kept beside the figures.
@@ -43,14 +43,8 @@ def test_an_unknown_measurement_is_refused() -> None:
 
 @pytest.mark.parametrize("workload", SIZES)
 def test_asyncflow_answers_as_other_engines_do(workload: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.peers.with_asyncflow",
-        workload,
-        "100" if workload == "layers" else "5",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    module, tasks = "benchmarks.peers.with_asyncflow", "100" if workload == "layers" else "5"
+    done = subprocess.run([sys.executable, "-m", module, workload, tasks], cwd=ROOT, capture_output=True, check=True)
     found = json.loads(done.stdout)
     assert found["status"] == "ok", found
     assert found["made"] >= 5, found

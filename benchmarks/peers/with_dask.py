@@ -39,9 +39,7 @@ def at_once(n):
 
 
 def make(graph: Callable[[], Any], threads: int = 2) -> Timed:
-    client = Client(
-        LocalCluster(processes=False, n_workers=1, threads_per_worker=threads, dashboard_address=None)  # type: ignore[no-untyped-call]
-    )
+    client = Client(LocalCluster(processes=False, n_workers=1, threads_per_worker=threads, dashboard_address=None))
 
     def timed() -> dict[str, Any]:
         return {"gave": client.compute(graph()).result()}
