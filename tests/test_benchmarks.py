@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import fresh
 from benchmarks.contest import SIZES, Contest
+from benchmarks.measure import clear
 from benchmarks.peers.protocol import answer
+from benchmarks.peers.with_asyncflow import WORKLOADS
 from benchmarks.report import peer_cell, table, usual_line
 from benchmarks.rows import Goal, Row
 from benchmarks.suite import ALL
@@ -42,13 +45,20 @@ def test_an_unknown_measurement_is_refused() -> None:
 
 
 @pytest.mark.parametrize("workload", SIZES)
-def test_asyncflow_answers_as_other_engines_do(workload: str) -> None:
-    module, tasks = "benchmarks.peers.with_asyncflow", "100" if workload == "layers" else "5"
-    done = subprocess.run([sys.executable, "-m", module, workload, tasks], cwd=ROOT, capture_output=True, check=True)
-    found = json.loads(done.stdout)
+def test_asyncflow_answers_as_other_engines_do(workload: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_FOLDER", str(tmp_path))
+    clear()
+    found = answer(WORKLOADS, workload, 100 if workload == "layers" else 5)
+    clear()
     assert found["status"] == "ok", found
     assert found["made"] >= 5, found
     assert found["peak_mb"] > 0, found
+
+
+def test_a_process_of_its_own_answers_or_is_stopped() -> None:
+    assert fresh.run("mini", "wide", 5)["made"] == 6
+    assert fresh.run("mini", "wide", 5, limit=0.001)["status"] == "not finished"
+    assert fresh.run("nobody", "wide", 5)["message"].endswith("No module named benchmarks.peers.with_nobody")
 
 
 def test_an_engine_that_fails_or_cannot_says_so() -> None:

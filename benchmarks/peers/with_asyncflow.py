@@ -64,17 +64,17 @@ def files_again(n: int) -> Timed:
     return timed
 
 
+WORKLOADS = {
+    "wide": wide,
+    "chain": chain,
+    "layers": layers,
+    "sleeping": sleeping,
+    "one_by_one": one_by_one,
+    "at_once": at_once,
+    "complete": complete,
+    "files": files,
+    "files_again": files_again,
+}
+
 if __name__ == "__main__":
-    main(
-        {
-            "wide": wide,
-            "chain": chain,
-            "layers": layers,
-            "sleeping": sleeping,
-            "one_by_one": one_by_one,
-            "at_once": at_once,
-            "complete": complete,
-            "files": files,
-            "files_again": files_again,
-        }
-    )
+    main(WORKLOADS)
