@@ -116,9 +116,8 @@ def in_memory() -> int:
 
 
 def complete(n: int) -> Timed:
-    timed = make(lambda: [Leaf(n=i) for i in range(n)], in_memory)
-    timed()
-    return timed
+    InMemoryTarget.key_to_object.update((f"leaf-{i}", i) for i in range(n))
+    return make(lambda: [Leaf(n=i) for i in range(n)], in_memory)
 
 
 def files_in(place: Path, n: int) -> Timed:
@@ -126,9 +125,10 @@ def files_in(place: Path, n: int) -> Timed:
 
 
 def files_again(n: int) -> Timed:
-    timed = files_in(folder(), n)
-    timed()
-    return timed
+    place = folder()
+    for i in range(n):
+        (place / f"{i}.txt").write_text(f"{i}\n")
+    return files_in(place, n)
 
 
 if __name__ == "__main__":
