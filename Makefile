@@ -69,12 +69,12 @@ MAKE_VENV = make_venv() { \
 
 # ------------------------------------------------------------------------------------------------ targets
 
-.PHONY: help demo test soak bench clean
+.PHONY: help demo test soak bench bench-peers clean
 .SECONDARY:
 
 help:  ## say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
-	@echo 'make test-3.12  the core tests alone, on that interpreter'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@echo 'make test-3.12   the core tests alone, on that interpreter'
 
 demo: .venv/.demo  ## set up, and run the demo
 	$(BIN)/$(DEMO)
@@ -105,8 +105,12 @@ soak: .venv/.test  ## the long seeded runs; SEEDS=1000
 	@mkdir -p .cache
 	$(BIN)/python -m pytest -m soak --timeout=7200 --basetemp=.cache/tmp-soak
 
-bench: .venv/.test  ## the measurements, one JSON line each
-	$(BIN)/python -m benchmarks
+# Other engines are installed in environments of their own, .cache/bench-*; each has 60 s a workload.
+bench: .venv/.test  ## the measurements: one table, with Luigi and stardag beside it (JSON in output/benchmarks)
+	@$(BIN)/python -m benchmarks.report
+
+bench-peers: .venv/.test  ## the same workloads, small, by Dask, Prefect, Hamilton, doit and redun
+	@$(BIN)/python -m benchmarks.report dask prefect hamilton doit redun
 
 clean:  ## remove the environments, the caches and what was built
 	rm -rf .venv .venv-3.* .cache .hypothesis dist build

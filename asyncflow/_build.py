@@ -165,15 +165,19 @@ async def _carry_out(executor: Executor, account: Account, structure: Any, *, dr
     timer = None
     if account.timeout is not None:
         timer = executor.loop.call_later(account.timeout, account.expire)
+    abandoned = False
     try:
         await account.done
+    except GeneratorExit:
+        abandoned = True  # thrown away, perhaps with its loop: it cannot wait for anything any more
+        raise
     finally:
         if timer is not None:
             timer.cancel()
         roots = demand.roots[:]
         account.nodes = reachable(roots) if demand.build.joined else demand.build.nodes
         stopping = executor.close(demand)
-        if stopping:
+        if stopping and not abandoned:
             await finish(executor.gone(demand, stopping))
     _refuse(demand)
     return roots

@@ -89,6 +89,9 @@ class Executor:
     def close(self, demand: Demand) -> list[asyncio.Future[Any]]:
         """Drop a build's demand; what has to end before nothing that only it wanted is alive (see ``gone``)."""
         account: Account = demand.build.owner
+        if self.loop.is_closed():  # in the middle of the build
+            _bury_the_dead()
+            return []
         guard.tell(self.loop)
         self._scheduler.close(demand)
         stopping: list[asyncio.Future[Any]] = list(self._planner.stop())
@@ -316,8 +319,12 @@ class Executor:
     def _wake(self) -> None:
         if not self._awake:
             self._awake = True
-            # Not in the context of the body that happens to have woken it.
-            self.loop.call_soon(self._turn, context=self._context)
+            try:
+                # Not in the context of the body that happens to have woken it.
+                self.loop.call_soon(self._turn, context=self._context)
+            except RuntimeError:
+                if not self.loop.is_closed():  # in the middle of a build: what is left of its bodies is thrown away
+                    raise
 
     def _go_on(self) -> None:
         """A body has ended well. If none is left at work, as in a chain, the next one starts now, not a turn later."""

@@ -1,1 +1,2 @@
-"""Measurements: ``python -m benchmarks`` prints one JSON line for each workload."""
+"""Measurements. ``python -m benchmarks [NAME ...]`` measures asyncflow and the floor, one JSON line a figure;
+``python -m benchmarks.report`` adds other engines and prints one table."""

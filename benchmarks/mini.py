@@ -8,10 +8,26 @@ no failures, no limits. Ratios to it say what the rest of an engine costs.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 STORE: dict[str, int] = {}
+
+WIDTH = 100
+"""Tasks in a layer of ``Cell``."""
+
+
+class Node(Protocol):
+    """What ``build`` wants of a task; it is hashable, too."""
+
+    def requires(self) -> Sequence[Node]: ...
+
+    def output(self) -> MiniTarget: ...
+
+    async def run(self) -> None: ...
 
 
 class MiniTarget:
@@ -27,12 +43,26 @@ class MiniTarget:
         STORE[self.name] = value
 
 
+class MiniFile(MiniTarget):
+    """A file, written under another name and renamed, all of it on the loop."""
+
+    __slots__ = ()
+
+    async def exists(self) -> bool:
+        return os.path.exists(self.name)  # noqa: ASYNC240  # as the floor does everything: on the loop
+
+    def put(self, value: int) -> None:
+        with open(self.name + ".part", "w", encoding="utf-8") as file:
+            file.write(f"{value}\n")
+        os.replace(self.name + ".part", self.name)
+
+
 @dataclass(frozen=True)
 class Leaf:
     n: int
     label: str = "leaf"
 
-    def requires(self) -> Sequence[Leaf | Root]:
+    def requires(self) -> Sequence[Node]:
         return ()
 
     def output(self) -> MiniTarget:
@@ -46,7 +76,7 @@ class Leaf:
 class Root(Leaf):
     label: str = "root"
 
-    def requires(self) -> Sequence[Leaf | Root]:
+    def requires(self) -> Sequence[Node]:
         return [Leaf(n) for n in range(self.n)]
 
 
@@ -54,17 +84,55 @@ class Root(Leaf):
 class Link(Leaf):
     label: str = "link"
 
-    def requires(self) -> Sequence[Leaf | Root]:
+    def requires(self) -> Sequence[Node]:
         return [Link(self.n - 1)] if self.n else ()
 
 
-async def build(root: Leaf) -> int:
-    """Make ``root`` and what it requires; how many ran."""
-    waiting: dict[Leaf, int] = {}
-    dependents: dict[Leaf, list[Leaf]] = {}
-    ready: list[Leaf] = []
-    seen = {root}
-    todo = [root]
+@dataclass(frozen=True)
+class Cell:
+    layer: int
+    column: int
+
+    def requires(self) -> Sequence[Node]:
+        return [Cell(self.layer - 1, (self.column + step) % WIDTH) for step in range(3)] if self.layer else ()
+
+    def output(self) -> MiniTarget:
+        return MiniTarget(f"cell-{self.layer}-{self.column}")
+
+    async def run(self) -> None:
+        self.output().put(self.layer)
+
+
+@dataclass(frozen=True)
+class Top(Leaf):
+    label: str = "top"
+
+    def requires(self) -> Sequence[Node]:
+        return [Cell(self.n - 1, column) for column in range(WIDTH)]
+
+
+@dataclass(frozen=True)
+class File:
+    n: int
+    folder: Path
+
+    def requires(self) -> Sequence[Node]:
+        return ()
+
+    def output(self) -> MiniTarget:
+        return MiniFile(f"{self.folder}/{self.n}.txt")
+
+    async def run(self) -> None:
+        self.output().put(self.n)
+
+
+async def build(*roots: Node) -> int:
+    """Make ``roots`` and what they require; how many ran."""
+    waiting: dict[Node, int] = {}
+    dependents: dict[Node, list[Node]] = {}
+    ready: list[Node] = []
+    seen = set(roots)
+    todo = list(roots)
     while todo:
         task = todo.pop()
         if await task.output().exists():
@@ -85,7 +153,7 @@ async def build(root: Leaf) -> int:
     running: set[asyncio.Task[None]] = set()
     left = len(waiting)
 
-    async def drive(task: Leaf) -> None:
+    async def drive(task: Node) -> None:
         nonlocal left
         await task.run()
         assert await task.output().exists()
@@ -97,7 +165,7 @@ async def build(root: Leaf) -> int:
         if not left:
             done.set_result(None)
 
-    def start(task: Leaf) -> None:
+    def start(task: Node) -> None:
         handle = loop.create_task(drive(task))
         running.add(handle)
         handle.add_done_callback(running.discard)

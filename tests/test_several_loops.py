@@ -250,8 +250,6 @@ def test_a_loop_that_ends_gives_its_flight_up(loops: Loops, abandoned: Callable[
     assert other.result(PATIENCE) == 2
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_loop_closed_in_the_middle_of_a_flight(loops: Loops, abandoned: Callable[..., None]) -> None:
     """Nobody says so; the other loop finds out, fences the thread that is left, and runs the task itself."""
     abandoned(threads=1)
@@ -288,9 +286,10 @@ def test_a_loop_closed_in_the_middle_of_a_flight(loops: Loops, abandoned: Callab
     assert MemoryTarget("in a thread").get() == "second"
     assert entered == {"run": 2}
     assert not building.done()
+    building._log_destroy_pending = False  # type: ignore[attr-defined]
     del building
-    _executors.clear()
-    gc.collect()  # what a loop that was closed in the middle of things leaves is reported here, not in another test
+    run([])  # the next build buries the loop
+    gc.collect()  # nothing is reported of what is thrown away with the loop
 
 
 def test_a_ring_through_two_loops_is_a_cycle(loops: Loops) -> None:
