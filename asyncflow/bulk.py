@@ -167,16 +167,20 @@ class Bulk:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._loose.discard(task)
-        if task not in self._calls:
+        kind, rows = self._calls.get(task, (None, ()))
+        if kind is None:
             return
-        kind, rows = self._calls.pop(task)
-        self._open[kind] -= 1
-        if not self._open[kind]:
-            del self._open[kind]
         for row in rows:  # it was cancelled, and not by us
             if _wanted(row):
                 self._tell(row, [asyncio.CancelledError(f"{kind[1].__name__}.exists_many() was cancelled")])
                 self._wake()
+        self._make_room(task, kind)
+
+    def _make_room(self, call: asyncio.Task[None], kind: Kind) -> None:
+        del self._calls[call]
+        self._open[kind] -= 1
+        if not self._open[kind]:
+            del self._open[kind]
         self._send(kind)
 
     # Leaving -----------------------------------------------------------------------------------------
@@ -191,12 +195,12 @@ class Bulk:
 
     def give_up(self, call: asyncio.Future[Any]) -> list[tuple[Task, str]]:
         """``call`` is not waited for any longer: some of the tasks it was about, and where it is."""
-        kind, rows = self._calls.pop(call, (None, ()))  # type: ignore[call-overload]
+        kind, rows = self._calls.get(call, (None, ()))  # type: ignore[call-overload]
         if kind is None:
             return []
         assert isinstance(call, asyncio.Task)
         self._loose.add(call)
-        self._open[kind] -= 1
+        self._make_room(call, kind)
         tasks = list(dict.fromkeys(node.task for node, _, _ in rows))
         others = f", with {len(tasks) - NAMED:,} tasks more" if len(tasks) > NAMED else ""
         return [(task, f"in {kind[1].__name__}.exists_many(){others}") for task in tasks[:NAMED]]

@@ -174,6 +174,7 @@ def test_memory_is_asked_inline_whatever_it_offers() -> None:
         Kept("00001").put(1)
         result = await build([made_of(Kept)(name=name) for name in names(2)])
         assert len(result.skipped) == 1
+        assert (await build(made_of(lambda name: [Kept(name), Kept(name)])(name="00001"))).skipped
 
     asyncio.run(main())
 
