@@ -516,6 +516,37 @@ async def test_a_call_nobody_wants_is_cancelled_before_its_build_returns(hangs: 
     assert hangs.ended == ["cancelled"]
 
 
+async def test_a_call_is_cancelled_once() -> None:
+    began, unwinding, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    cancels: list[int] = []
+
+    class Unwinds(Stored):
+        @classmethod
+        async def exists_many(cls, targets: Sequence[Stored]) -> Any:
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancels.append(1)
+                unwinding.set()
+                try:
+                    await go.wait()
+                except asyncio.CancelledError:
+                    cancels.append(2)
+                    raise
+
+    building = asyncio.create_task(build([made_of(Unwinds)(name=name) for name in names(3)]))
+    await began.wait()
+    building.cancel()
+    await unwinding.wait()
+    other = asyncio.create_task(build(made_of(MemoryTarget)(name="x")))  # when it ends, it looks for what to stop
+    for _ in range(20):
+        await asyncio.sleep(0)
+    go.set()
+    await asyncio.wait([building, other])
+    assert cancels == [1]
+
+
 async def test_a_call_that_another_build_wants_goes_on(hangs: type[Hangs]) -> None:
     made = made_of(hangs)
     there.update(names(4))
