@@ -296,15 +296,22 @@ async def test_the_verdict_is_the_same_as_one_by_one(answers: list[Any], status:
     assert result.counts == {status: 1}
 
 
-async def test_what_can_be_asked_in_bulk_comes_first_and_spares_the_others() -> None:
+@pytest.mark.parametrize("on_loop", [True, False])
+async def test_what_can_be_asked_in_bulk_comes_first_and_spares_the_others(on_loop: bool) -> None:
 
-    class Single(Target):
+    class InThread(Target):
         def __init__(self, name: str) -> None:
             self.name = name
 
         def exists(self) -> bool:
             alone.append(self.name)
             return self.name in there
+
+    class OnLoop(InThread):
+        async def exists(self) -> bool:  # type: ignore[override]
+            return super().exists()
+
+    Single = OnLoop if on_loop else InThread
 
     def output(name: str) -> list[Target]:
         return [
@@ -615,17 +622,72 @@ async def test_a_call_that_does_not_stop_is_named_once_and_left_behind(hangs: ty
     await asyncio.wait([building])
     assert building.cancelled()
     assert loop.time() - begun < 5
-    given_up = [event for event in events if isinstance(event, Abandoned)]
-    assert [event.task for event in given_up] == [made(name=name) for name in names(3)]
-    assert {event.stack for event in given_up} == {("in Stubborn.exists_many()",)}
-    # A build that ends while it still hangs has nothing to do with it.
     hangs.go.set()
-    await other
-    assert len([event for event in events if isinstance(event, Abandoned)]) == 3
+    await other  # ends while it still hangs, and has nothing to do with it
     release.set()
     while not ended:
         await asyncio.sleep(0)
     await asyncio.sleep(0)
+    given_up = [event for event in events if isinstance(event, Abandoned)]
+    assert [event.task for event in given_up] == [made(name=name) for name in names(3)]
+    assert {event.stack for event in given_up} == {("in Stubborn.exists_many()",)}
+
+
+async def test_a_single_question_that_was_given_up_is_named_by_its_own_build_alone(hangs: type[Hangs]) -> None:
+    release, began = asyncio.Event(), asyncio.Event()
+    events: list[Event] = []
+
+    class Stubborn(Target):
+        async def exists(self) -> bool:
+            began.set()
+            while not release.is_set():
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    continue
+            return True
+
+    other = asyncio.create_task(build([made_of(hangs)(name=name) for name in "ab"], on_event=events.append, grace=0.05))
+    await hangs.began.wait()
+    asks = made_of(lambda _: Stubborn())(name="x")
+    building = asyncio.create_task(build(asks, grace=0.05, on_event=events.append))
+    await began.wait()
+    building.cancel()
+    await asyncio.wait([building])
+    hangs.go.set()
+    await other
+    release.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert [event.task for event in events if isinstance(event, Abandoned)] == [asks]
+
+
+async def test_a_body_that_leaves_while_its_outputs_are_asked_for(hangs: type[Hangs]) -> None:
+    class Short(Makes):
+        timeout = 0.02
+
+        def output(self) -> Any:
+            return Late(self.name)
+
+    class Long(Makes):
+        def output(self) -> Any:
+            return Late(self.name)
+
+    class Late(Stored):
+        @classmethod
+        async def exists_many(cls, targets: Sequence[Stored]) -> Any:
+            if there:
+                hangs.began.set()
+                await hangs.go.wait()
+            return await Stored.exists_many(targets)
+
+    building = asyncio.create_task(build([Short(name="a"), Long(name="b"), Long(name="c")]))
+    await hangs.began.wait()
+    await asyncio.sleep(0.1)  # longer than its timeout
+    hangs.go.set()
+    result = await asyncio.wait_for(building, 5)
+    assert result.failed == (Short(name="a"),)
+    assert len(result.ran) == 2
 
 
 async def test_of_a_large_call_some_are_named(caplog: pytest.LogCaptureFixture) -> None:
@@ -648,12 +710,12 @@ async def test_of_a_large_call_some_are_named(caplog: pytest.LogCaptureFixture) 
     await began.wait()
     building.cancel()
     await asyncio.wait([building])
-    given_up = [event for event in events if isinstance(event, Abandoned)]
-    assert len(given_up) == module.NAMED == 10
-    assert given_up[0].stack == ("in Stubborn.exists_many(), with 1,224 tasks more",)
     release.set()
     for _ in range(5):
         await asyncio.sleep(0)
+    given_up = [event for event in events if isinstance(event, Abandoned)]
+    assert len(given_up) == module.NAMED == 10
+    assert given_up[0].stack == ("in Stubborn.exists_many(), with 1,224 tasks more",)
 
 
 async def test_a_call_in_a_thread_does_not_hold_up_a_build_that_is_cancelled(abandoned: Callable[..., None]) -> None:
