@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,6 +34,10 @@ class Engine(Protocol):
 
     async def ask(self, attempt: Attempt, structure: Any) -> tuple[Any, Any]:
         """As ``request``, without a verdict: the settled demand, and ``structure`` ready to be read."""
+        ...
+
+    async def exist(self, attempt: Attempt, targets: Sequence[Any]) -> list[bool | BaseException]:
+        """What is known of ``targets``, outputs of the body whose class answers in bulk: one answer for each."""
         ...
 
     def inputs(self, attempt: Attempt) -> Any:

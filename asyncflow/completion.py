@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 from .attempt import Attempt
@@ -10,7 +12,7 @@ from .errors import IncompleteOutput
 from .target import Target, ask, check_answer
 from .tree import leaves
 
-__all__ = ["confirm", "confirmed", "confirmed_in_thread"]
+__all__ = ["confirm", "confirmed", "look_in_thread"]
 
 
 def _has_more(attempt: Attempt, value: Any) -> bool:
@@ -32,18 +34,43 @@ def confirmed(attempt: Attempt, value: Any) -> bool:
     return all(target.key is not None and target.key in published for target in leaves(output))
 
 
-def confirmed_in_thread(attempt: Attempt, value: Any) -> bool:
-    """In a sync body's own thread: the same by looking, where no target needs the loop. Raises as ``confirm``."""
-    output = attempt.node.output
-    if value is not None or any(target._how == "loop" for target in leaves(output)):
-        return False
-    for target in leaves(output):
+class Left:
+    """What a sync body's thread could not find out: the ``answer`` of ``target`` is awaited, ``others`` are asked."""
+
+    __slots__ = ("answer", "others", "target")
+
+    def __init__(self, others: Iterator[Target], target: Target | None = None, answer: Any = None) -> None:
+        self.others = others
+        self.target = target
+        self.answer = answer
+
+
+def look_in_thread(attempt: Attempt, value: Any) -> Any:
+    """In a sync body's own thread: the same by looking, where no target needs the loop. Raises as ``confirm``.
+
+    None if every output is there; else what ``confirm`` is to be given on the loop.
+    """
+    if value is not None:
+        return value
+    targets = list(_unseen(attempt))
+    if any(target._how == "loop" for target in targets):
+        return Left(iter(targets))
+    others = iter(targets)
+    for target in others:
         there = target._exists()
         if hasattr(there, "__await__"):
-            return False
+            return Left(others, target, there)
         if not check_answer(target, "exists", there):
             raise _incomplete(attempt, target)
-    return True
+    return None
+
+
+def _unseen(attempt: Attempt) -> Iterator[Target]:
+    """The outputs this attempt has not published itself."""
+    published = attempt.published
+    for target in leaves(attempt.node.output):
+        if published is None or target.key is None or target.key not in published:
+            yield target
 
 
 async def confirm(attempt: Attempt, value: Any) -> Any:
@@ -57,13 +84,24 @@ async def confirm(attempt: Attempt, value: Any) -> Any:
     output = attempt.node.output
     if output is None:
         return value
-    if value is not None:
-        await _store(attempt, output, value)
-    for target in leaves(output):
-        if attempt.published is not None and target.key is not None and target.key in attempt.published:
-            continue
-        if not await ask(target):
+    targets = _unseen(attempt)
+    if isinstance(value, Left):
+        targets, target = value.others, value.target
+        if target is not None and not check_answer(target, "exists", await value.answer):
             raise _incomplete(attempt, target)
+    elif value is not None:
+        await _store(attempt, output, value)
+    kind: type[Target]
+    for kind, group in groupby(targets, type):
+        row = tuple(group)
+        # Bodies that end at one moment are asked about in one go, where the class of their outputs can.
+        answers = None if kind._many is None else await attempt.engine.exist(attempt, row)
+        for n, target in enumerate(row):
+            there = await ask(target) if answers is None else answers[n]
+            if isinstance(there, BaseException):
+                raise there
+            if not there:
+                raise _incomplete(attempt, target)
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ from .runners import Runner
 from .runners.loop import LoopRunner
 from .runners.thread import ThreadRunner
 from .scheduler import Scheduler
+from .target import Target
 from .timers import Timers
 from .tree import leaves, settle
 
@@ -128,11 +129,11 @@ class Executor:
         """Name the hooks among ``stopping`` that did not stop; the bodies among it, which name themselves."""
         bodies = []
         for future in stopping:
-            task = self._planner.asks_for(future)
-            if task is None:
+            asked_about = self._planner.give_up(future)
+            if not asked_about:
                 bodies.append(future)
-            else:
-                account.abandoned(task, [f"in its {'complete' if task._complete else 'exists'}() hook"])
+            for task, place in asked_about:
+                account.abandoned(task, [place])
         return bodies
 
     def _rest(self) -> None:
@@ -185,6 +186,10 @@ class Executor:
             self._wake()
             raise
         return demand, structure
+
+    async def exist(self, attempt: Attempt, targets: Sequence[Target]) -> list[bool | BaseException]:
+        """What is known of ``targets``, outputs of the body whose class answers in bulk: one answer for each."""
+        return await self._planner.exist(attempt.node, targets)
 
     def inputs(self, attempt: Attempt) -> Any:
         """The outcomes of the task's requirements, in the shape ``requires()`` gave them. Any thread."""

@@ -90,7 +90,7 @@ class Build:
         self.table: dict[Task, Node] | None = (
             None  # its own, where it shares no plans with others; else the scheduler's
         )
-        self.joined = False  # shares nodes that were made for another build
+        self.joined: set[Node] = set()  # nodes it has asked for that were made for another build
         self.dry = dry  # plan only: never release anything
         self.listening = False  # somebody wants to hear of every final status
         self.closed = False

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from .clock import meter
 from .graph import FINAL, Node
-from .target import Target, check_answer
+from .target import Target, ask, check_answer
 from .threads import lend
 from .tree import leaves
 
@@ -116,24 +116,28 @@ def _ask(node: Node) -> Any:
     task = node.task
     if task._complete is not None:
         answer = task._complete()
-        if answer is True or answer is False or hasattr(answer, "__await__"):
-            return answer
+        if hasattr(answer, "__await__"):
+            return _promised(task, "complete", answer)
         return check_answer(task, "complete", answer)
-    for target in leaves(node.output):
+    targets = (target for target in leaves(node.output) if type(target)._many is None)  # the others are there
+    for target in targets:
         answer = target._exists()
         if hasattr(answer, "__await__"):
-            return _all(node, target, answer)
+            return _rest(target, answer, targets)
         if not check_answer(target, "exists", answer):
             return False
     return True
 
 
-async def _all(node: Node, asked: Target, answer: Any) -> bool:
-    """The rest of the question, on the loop: a plain ``def exists`` gave an awaitable."""
-    from .target import ask
+async def _promised(owner: object, hook: str, answer: Awaitable[Any]) -> bool:
+    return check_answer(owner, hook, await answer)
 
-    for target in leaves(node.output):
-        there = check_answer(target, "exists", await answer) if target is asked else await ask(target)
-        if not there:
+
+async def _rest(target: Target, answer: Awaitable[Any], others: Iterator[Target]) -> bool:
+    """The rest of the question, on the loop: a plain ``def exists`` gave an awaitable. None is asked twice."""
+    if not check_answer(target, "exists", await answer):
+        return False
+    for other in others:
+        if not await ask(other):
             return False
     return True

@@ -1,47 +1,45 @@
 """Planning: is each wanted task complete, and if not, what does it require?
 
 All of it runs in slices of the executor's turn. What can be answered at once is; sync hooks go to threads
-(``hooks.py``), async ones to checker tasks: the first checker works through the queue, and each starts the
-next one before it does, so there are as many as there are questions that have to wait, and one if none has.
+(``hooks.py``), async ones to tasks of their own (``questions.py``), and targets whose class answers many
+questions at once are gathered (``bulk.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ._options import DEFAULTS, Options
 from ._task import Task
 from .account import Account
+from .bulk import Bulk
 from .clock import meter
 from .errors import ConfigError, PlanError
 from .graph import EXCLUDED, FINAL, FORCED, LOCKING, NEW, WRAPPER, Node
 from .hooks import Hooks
+from .questions import Questions
 from .scheduler import Scheduler
-from .target import Target, ask, check_answer
+from .target import Target, check_answer
 from .tree import leaves, settle
 
 __all__ = ["Planner"]
-
-CHECKERS = 1000  # async questions open at once
-SLICE = 0.005  # seconds a checker works before it lets others in
 
 
 class Planner:
     """Answers the scheduler's checks."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, scheduler: Scheduler, wake: Callable[[], None]) -> None:
-        self._loop = loop
         self._meter = meter(loop)
         self._scheduler = scheduler
         self._wake = wake
         self._hooks = Hooks(loop, self._from_thread)
+        self._bulk = Bulk(loop, self._from_bulk, wake, self._has_more)
+        self._questions = Questions(loop, self._answered, wake)
         self._expanding: deque[Node] = deque()
         self._naming: Iterator[Any] | None = None  # what the first of them requires and has not named yet
-        self._questions: deque[tuple[Node, Awaitable[Any] | None]] = deque()
-        self._checkers: dict[asyncio.Task[None], Node | None] = {}
         self.asking: Node | None = None  # whose hooks the loop is in, for the guard
 
     def step(self, deadline: float) -> bool:
@@ -89,7 +87,7 @@ class Planner:
             self._missing(node, "forced")
         elif task._complete is not None:
             if task._complete_on_loop:
-                self._ask(node)
+                self._questions.ask(node)
             else:
                 self._hooks.ask(node)
         elif definition.wrapper:
@@ -107,11 +105,40 @@ class Planner:
             except BaseException as error:
                 return self._scheduler.unknown(node, error)
             self._answered(node, answer)
-        elif any(target._how == "loop" for target in leaves(output)):
-            self._ask(node)
+        elif not isinstance(output, Target):
+            self._look(node)
+        elif type(output)._many is not None:
+            self._bulk.ask(node, (output,))
+        elif output._how == "loop":
+            self._questions.ask(node)
         else:
             self._hooks.ask(node)
         return None
+
+    def _look(self, node: Node, after: type[Target] | None = None) -> None:
+        """Ask about several outputs: class by class those that are asked in bulk, then the others, one by one.
+
+        The former first, since one that is not there spares the questions that are dearer. ``after`` is the class
+        whose targets are known to be there.
+        """
+        rows: dict[type[Target], list[Target]] = {}
+        others: set[str] = set()
+        for target in leaves(node.output):
+            if type(target)._many is None:
+                others.add(target._how)
+            else:
+                rows.setdefault(type(target), []).append(target)
+        kinds = list(rows)
+        if after is not None:
+            del kinds[: kinds.index(after) + 1]
+        if kinds:
+            self._bulk.ask(node, rows[kinds[0]])
+        elif "loop" in others:
+            self._questions.ask(node)
+        elif others:
+            self._hooks.ask(node)
+        else:
+            self._answered(node, True)
 
     def _answered(self, node: Node, answer: Any) -> None:
         if node.state >= FINAL:
@@ -181,96 +208,45 @@ class Planner:
         self._scheduler.expanded(node)
         return True
 
-    # Questions for the loop --------------------------------------------------------------------------
-
-    def _ask(self, node: Node, begun: Awaitable[Any] | None = None) -> None:
-        self._questions.append((node, begun))
-        if len(self._questions) == 1:
-            self._start_checker()
-
-    def _start_checker(self) -> None:
-        if len(self._checkers) < CHECKERS:
-            context = self._questions[0][0].build.owner.context
-            task = asyncio.Task(self._work(), loop=self._loop, context=context.copy())
-            self._checkers[task] = None
-            task.add_done_callback(self._checker_ended)
-
-    def _checker_ended(self, task: asyncio.Task[None]) -> None:
-        del self._checkers[task]
-        if not task.cancelled():
-            task.exception()  # seen: every answer has been given to its node
-        if self._questions and not self._checkers:
-            self._start_checker()
-
-    async def _work(self) -> None:
-        me = asyncio.current_task()
-        assert me is not None
-        if len(self._questions) > 1:
-            self._start_checker()
-        deadline = self._meter() + SLICE
-        while self._questions:
-            node, begun = self._questions.popleft()
-            if node.state < FINAL:
-                self._checkers[me] = node
-                try:
-                    answer = await (_complete(node) if begun is None else begun)
-                except BaseException as error:
-                    if isinstance(error, asyncio.CancelledError) and me.cancelling():
-                        raise
-                    answer = error  # of no interest any more if the node has its end; never passed on to the loop
-                self._checkers[me] = None
-                self._answered(node, answer)
-                self._wake()
-            elif isinstance(begun, Coroutine):
-                begun.close()
-            if self._meter() > deadline:
-                await asyncio.sleep(0)
-                deadline = self._meter() + SLICE
+    # Answers -----------------------------------------------------------------------------------------
 
     def _from_thread(self, node: Node, answer: Any) -> None:
         if hasattr(answer, "__await__"):
-            self._ask(node, _checked(node, answer))
+            self._questions.ask(node, answer)
         else:
             self._answered(node, answer)
         self._wake()
 
-    def stop(self) -> list[asyncio.Task[None]]:
-        """Cancel the questions nobody wants answered any more, once; the checkers that are on their way out."""
-        stopped = [task for task, node in self._checkers.items() if node is not None and node.state >= FINAL]
-        while self._questions and self._questions[0][0].state >= FINAL:
-            _, begun = self._questions.popleft()
-            if isinstance(begun, Coroutine):
-                begun.close()
-        if not self._questions:
-            # Those that were just started would find nothing to ask, but they would be alive for a moment.
-            stopped += [task for task, node in self._checkers.items() if node is None]
-        for task in stopped:
-            if not task.cancelling():
-                task.cancel()
-        return stopped
+    def _from_bulk(self, node: Node, targets: Sequence[Target], answer: Any) -> None:
+        if answer is True and node.output is not targets[0] and node.state < FINAL:
+            self._look(node, after=type(targets[0]))
+        else:
+            self._answered(node, answer)
 
-    def asks_for(self, checker: asyncio.Future[Any]) -> Task | None:
-        """The task whose completeness ``checker`` still asks about."""
-        node = self._checkers.get(checker)  # type: ignore[call-overload]
+    def _has_more(self) -> bool:
+        return bool(self._scheduler.checks or self._expanding)
+
+    async def exist(self, node: Node, targets: Sequence[Target]) -> list[bool | BaseException]:
+        """What is known of ``targets``, outputs of ``node`` whose class answers in bulk: one answer for each."""
+        return await self._bulk.exist(node, targets)
+
+    def stop(self) -> list[asyncio.Task[None]]:
+        """Cancel the questions nobody wants answered any more, once; those that are on their way out."""
+        return self._questions.stop() + self._bulk.stop()
+
+    def asks_for(self, question: asyncio.Task[Any]) -> Task | None:
+        """The task whose completeness ``question`` asks about, or one of them. Any thread."""
+        node = self._questions.asks_for(question) or self._bulk.asks_for(question)
         return None if node is None else node.task
+
+    def give_up(self, question: asyncio.Future[Any]) -> list[tuple[Task, str]]:
+        """A question is not waited for any longer: whom it was about, and where it is. Empty if it is no question."""
+        return self._questions.give_up(question) or self._bulk.give_up(question)
 
     def close(self) -> None:
         """The last build has ended."""
         self._hooks.close()
-
-
-async def _complete(node: Node) -> bool:
-    task = node.task
-    if task._complete is not None:
-        return check_answer(task, "complete", await task._complete())
-    for target in leaves(node.output):
-        if not await ask(target):
-            return False
-    return True
-
-
-async def _checked(node: Node, answer: Awaitable[Any]) -> bool:
-    return check_answer(node.task, "complete", await answer)
+        self._bulk.close()
 
 
 def _required(node: Node) -> Iterator[Any]:

@@ -170,11 +170,11 @@ class Scheduler:
                 old, node = node, self._successors.get(node)
             if node is not None and (
                 node.state < FINAL
-                or (node.build is build and node.state != CANCELLED)
+                or (node.state != CANCELLED and (node.build is build or node in build.joined))
                 or (node.state == SUCCEEDED and node.output is None)  # its value is all there is of it
             ):
                 if node.build is not build:
-                    build.joined = True
+                    build.joined.add(node)
                 return node
         node = Node(task, demand, build)
         build.nodes.append(node)

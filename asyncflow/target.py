@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextvars import copy_context
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from .attempt import current
 from .errors import TaskDefinitionError
 from .threads import files, parked, woken
 
-__all__ = ["Answer", "Target", "ask", "check_answer", "guard_async"]
+__all__ = ["Answer", "Target", "ask", "check_answer", "check_answers", "guard_async"]
 
 How = Literal["inline", "thread", "loop"]
 
@@ -87,6 +87,10 @@ class Target:
     cannot know: an unknown answer is never taken for "absent". A plain ``def`` runs in a thread of its own,
     so it may block; an ``async def`` runs on the loop, and a call of it gives an ``Answer``.
 
+    A store that answers many questions as easily as one may offer ``exists_many(targets)`` beside it, as a class
+    or static method, ``def`` or ``async def``. It is asked about two or more targets of the class, and returns a
+    list with one answer for each, in their order: a ``bool``, or an exception for one it cannot know.
+
     Targets are small values: make them hashable and picklable, and keep clients out of them.
     """
 
@@ -101,6 +105,7 @@ class Target:
     """
 
     _how: ClassVar[How] = "thread"  # where it calls it
+    _many: ClassVar[Callable[[Sequence[Any]], Any] | None] = None  # the class's exists_many(), where it is to be used
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -115,12 +120,33 @@ class Target:
             raw = guard_async(cls, "exists", exists)
             cls._exists = raw or exists
             cls._how = "loop" if raw else "thread"
+        many = _offered(cls)
+        cls._many = None if cls._how == "inline" else many  # one that need not wait is not made to
 
     def exists(self) -> bool | Awaitable[bool]:
         """Whether the thing is there, whole. Raises where that cannot be established."""
         raise TypeError(f"{type(self).__name__} has no exists(); write `def exists(self) -> bool`")
 
     _exists: ClassVar[Callable[..., Any]] = exists  # what the engine calls: exists() without the guard
+
+
+def _offered(cls: type[Target]) -> Callable[[Sequence[Any]], Any] | None:
+    """The ``exists_many`` that answers for ``cls``, if there is one."""
+    for base in cls.__mro__:
+        if "exists_many" in base.__dict__:
+            offered = base.__dict__["exists_many"]
+            if offered is None:  # a subclass does without
+                return None
+            if not isinstance(offered, (classmethod, staticmethod)) or not callable(offered.__func__):
+                raise TaskDefinitionError(
+                    f"{cls.__qualname__}.exists_many is {offered!r}; write `@classmethod` above "
+                    "`def exists_many(cls, targets)` or `async def exists_many(cls, targets)`"
+                )
+            many: Callable[[Sequence[Any]], Any] = offered.__get__(None, cls)
+            return many
+        if "exists" in base.__dict__:
+            return None  # what is offered further up knows nothing of this exists()
+    return None
 
 
 async def ask(target: Target) -> bool:
@@ -142,4 +168,33 @@ def check_answer(owner: object, hook: str, answer: Any) -> bool:
         return answer
     raise TypeError(
         f"{type(owner).__name__}.{hook}() returned {answer!r} ({type(answer).__name__}); it must return a bool"
+    )
+
+
+def check_answers(kind: type[Target], targets: Sequence[Target], answers: Any) -> list[bool | BaseException]:
+    """What ``kind.exists_many(targets)`` gave: for each target a bool, or the exception that says why there is none.
+
+    Raises ``TypeError`` for what is no sequence, ``ValueError`` for one that is too short or too long.
+    """
+    must = "it must return a list with one bool for each target"
+    if not isinstance(answers, Sequence) or isinstance(answers, (str, bytes)):
+        raise TypeError(f"{kind.__name__}.exists_many() returned {_what(answers)}; {must}")
+    if len(answers) != len(targets):
+        raise ValueError(
+            f"{kind.__name__}.exists_many() gave {len(answers):,} answers to {len(targets):,} targets; {must}"
+        )
+    return [
+        answer if answer is True or answer is False or isinstance(answer, BaseException) else _wrong(target, answer)
+        for target, answer in zip(targets, answers, strict=True)
+    ]
+
+
+def _what(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _wrong(target: Target, answer: object) -> TypeError:
+    return TypeError(
+        f"{type(target).__name__}.exists_many() answered {answer!r} ({type(answer).__name__}) for {target!r}; "
+        "an answer is a bool, or an exception where it cannot be known"
     )

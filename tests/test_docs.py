@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from asyncflow import MemoryTarget
+from asyncflow import MemoryTarget, Task, build
 from asyncflow.testing import LeakError
 
 ROOT = Path(__file__).parents[1]
 TESTING = ROOT / "docs" / "testing.md"
+TARGETS = ROOT / "docs" / "targets.md"
 
 
 @pytest.fixture
@@ -33,8 +34,8 @@ def guide() -> Iterator[dict[str, Any]]:
     MemoryTarget.clear()
 
 
-def run(block: str, space: dict[str, Any]) -> None:
-    exec(compile(block, str(TESTING), "exec", dont_inherit=True), space)
+def run(block: str, space: dict[str, Any], path: Path = TESTING) -> None:
+    exec(compile(block, str(path), "exec", dont_inherit=True), space)
 
 
 def test_any_order(guide: dict[str, Any]) -> None:
@@ -69,3 +70,33 @@ def test_leaks(guide: dict[str, Any], tmp_path: Path) -> None:
         with pytest.raises(LeakError):
             next(fixture)
     (tmp_path / ".af-left").unlink()
+
+
+async def test_a_target_of_ones_own_and_many_in_one_call() -> None:
+    queries: list[tuple[str, ...]] = []
+    tables = {"t1", "t3"}
+
+    async def query(text: str, *names: str) -> list[tuple[str]]:
+        assert text.count("?") == len(names)
+        queries.append(names)
+        return [(name,) for name in names if name in tables]
+
+    space: dict[str, Any] = {"__name__": "guide", "query": query}
+    one, many = re.findall(r"```python\n(.*?)```", TARGETS.read_text(encoding="utf-8"), re.DOTALL)
+    run(one, space, TARGETS)
+    run(many, space, TARGETS)
+
+    class Loads(Task):
+        n: int
+
+        def output(self) -> Any:
+            return space["ManyTables"](f"t{self.n}")
+
+        async def run(self) -> None:
+            tables.add(f"t{self.n}")
+
+    assert await space["Table"]("t1").exists() is True
+    queries.clear()
+    result = await build([Loads(n=n) for n in range(4)])
+    assert result.counts == {"succeeded": 2, "complete": 2}
+    assert queries[0] == ("t0", "t1", "t2", "t3")

@@ -9,7 +9,7 @@ import asyncio
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ class World:
         self.graph: Graph = random_graph(chance)
         kinds = [Coroutine, Generating, *([InThread, GeneratingInThread] if threads else [])]
         self.kinds = [Given if spec.external else chance.choice(kinds) for spec in self.graph]
-        targets = [MemoryTarget] if chance.random() < 0.5 else [MemoryTarget, Remote]
+        targets = chance.choice([[MemoryTarget], [MemoryTarget, Remote], [MemoryTarget, Remote, InBulk]])
         self.targets = [chance.choice(targets)(str(n)) for n in range(len(self.graph))]
         self.latency = chance.choice([0.0, 0.1, 1.0, 10.0])
         self.running: Counter[int] = Counter()
@@ -100,6 +100,19 @@ class Remote(MemoryTarget):
     async def exists(self) -> bool:  # type: ignore[override]
         await worlds[-1].pause()
         return self.name in self._values
+
+
+class InBulk(Remote):
+    """Answers for many at once, later still."""
+
+    async def exists(self) -> bool:  # type: ignore[override]
+        return await super().exists()
+
+    @classmethod
+    async def exists_many(cls, targets: Sequence[MemoryTarget]) -> list[bool]:
+        await worlds[-1].pause()
+        await worlds[-1].pause()
+        return [target.name in cls._values for target in targets]
 
 
 class Unit(Task):
@@ -260,6 +273,10 @@ def nothing_is_left(executor: Executor, world: World) -> None:
     assert not scheduler._successors
     assert not scheduler._stopping
     assert not scheduler.builds
+    assert not executor._planner._bulk._calls
+    assert not executor._planner._bulk._waiting
+    assert not executor._planner._bulk._open
+    assert not executor._planner._questions._checkers
     assert not executor._stopping
     assert not executor._confirming
     assert not executor._loose

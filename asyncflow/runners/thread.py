@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from ..attempt import Attempt, current
-from ..completion import confirmed, confirmed_in_thread
+from ..completion import confirmed, look_in_thread
 from ..graph import Demand
 from ..outcomes import settled
 from ..threads import lend, parked, woken
@@ -67,10 +67,12 @@ class ThreadRunner:
             value = attempt.task.run()
             if isinstance(value, Generator) and attempt.task._definition.body == "generator":
                 value = self._steps(attempt, value)
-            if confirmed(attempt, value) or confirmed_in_thread(attempt, value):
+            if confirmed(attempt, value):
                 self._post(reports.finished, attempt, value)
+            elif (left := look_in_thread(attempt, value)) is None:
+                self._post(reports.finished, attempt, None)
             else:
-                self._post(reports.returned, attempt, value)
+                self._post(reports.returned, attempt, left)
         except _Stop:
             self._post(reports.cancelled, attempt)
         except BaseException as error:
