@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import graph
 from .account import Account
-from .errors import AsyncflowError, BuildFailed, TargetStateUnknown
+from .errors import AsyncflowError, BuildFailed, TargetStateUnknown, describe
 from .events import BuildStatus, FinalStatus
 from .graph import Node, final_status
-from .outcomes import describe, failure, original, root_cause, value_of
+from .outcomes import failure, original, root_cause, value_of
 
 if TYPE_CHECKING:
     from ._task import Task
@@ -74,7 +74,7 @@ class BuildResult:
         """When the build was asked for, in seconds since the epoch."""
         self.status: BuildStatus = _status(roots, nodes, stopped=account.why is not None)
         self.why = account.why if self.status == "cancelled" else None
-        """What stopped it, if it was stopped: its timeout."""
+        """What stopped it, if it was stopped: its timeout, or ``run.cancel()``."""
         self.finished = account.now()
         """When it had ended, in seconds since the epoch."""
 
