@@ -33,7 +33,7 @@ log = logging.getLogger("asyncflow")
 class Run:
     """A build that was started with ``start()``. ``await run`` gives its ``BuildResult``.
 
-    Any number of callers may await it, and raises for each what ``build()`` raises: ``PlanError``, ``ConfigError``.
+    Any number of callers may await it; what ``build()`` raises, a ``PlanError`` say, it raises for each of them.
     Cancelling one of them does not cancel the run: a web request that goes away takes nothing with it. ``cancel()``
     does, and so does the end of its event loop, which then raises ``CancelledError`` for whoever still waits.
 

@@ -159,7 +159,6 @@ class Account:
         self.status = status
         if self.listeners:
             counts = Counter(node.state for node in self.nodes if node.state >= FINAL)
-            self.emit(
-                BuildFinished, status, FrozenDict({final_status(state): n for state, n in sorted(counts.items())})
-            )
+            by_status = FrozenDict({final_status(state): count for state, count in sorted(counts.items())})
+            self.emit(BuildFinished, status, by_status)
             self.listeners = []  # what goes on for builds of other loops is not told any more

@@ -57,7 +57,7 @@ class Feed:
 
     def closed(self, reader: EventReader) -> None:
         """Keep no more than the others need."""
-        if reader.buffer > KEPT and self._wide.pop(id(reader), None) and not self.over:
+        if self._wide.pop(id(reader), 0) and not self.over:
             self._most = KEPT  # looked at again with the next event
 
     def wake(self) -> None:
@@ -79,9 +79,7 @@ class Feed:
     def check(self) -> None:
         """Raises ``RuntimeError`` where another loop, or none, runs, unless nothing changes any more."""
         if not self.over and asyncio._get_running_loop() is not self.loop:
-            raise RuntimeError(
-                "the events of a run can be read, while it lasts, only in the event loop it was started in"
-            )
+            raise RuntimeError("a run's events can be read, while it lasts, only in the event loop it was started in")
 
 
 class EventReader:
