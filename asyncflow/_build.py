@@ -20,7 +20,7 @@ from .graph import Demand, Node
 from .hub import Hub
 from .outcomes import answer
 from .queues import Pool
-from .result import BuildResult, reachable
+from .result import BuildResult, ended, reachable
 from .selection import Force, Only, forced, selected
 from .shield import finish
 from .tree import leaves, settle
@@ -144,6 +144,9 @@ async def make(account: Account, roots: list[Task], force: Force) -> BuildResult
     except BaseException:
         account.finished_build("failed")
         raise
+    if account.why is not None or account.fail_fast:  # else every node has its end
+        account.nodes = ended(account.nodes)
+        found = ended(found)
     result = BuildResult(account, found, account.nodes)
     account.finished_build(result.status)
     return result
