@@ -30,7 +30,7 @@ class Feed:
         self.over = False  # there will be no more
         self._most = KEPT
         self._wide: dict[int, int] = {}  # the buffers of the readers that want more than that kept, by id
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}  # in the order they came
 
     def add(self, event: Event) -> None:
         """Keep ``event``, and wake who waits for it."""
@@ -62,7 +62,7 @@ class Feed:
 
     def wake(self) -> None:
         """Every reader that waits looks again."""
-        waiting, self._waiting = self._waiting, set()
+        waiting, self._waiting = self._waiting, {}
         for future in waiting:
             if not future.done():  # its reader has been cancelled in this turn
                 future.set_result(None)
@@ -70,11 +70,11 @@ class Feed:
     async def news(self) -> None:
         """Wait for ``wake``."""
         future = self.loop.create_future()
-        self._waiting.add(future)
+        self._waiting[future] = None
         try:
             await future
         finally:
-            self._waiting.discard(future)
+            self._waiting.pop(future, None)
 
     def check(self) -> None:
         """Raises ``RuntimeError`` where another loop, or none, runs, unless nothing changes any more."""
