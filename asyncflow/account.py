@@ -9,6 +9,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .clock import clock
@@ -65,8 +66,6 @@ class Account:
         self.threads = threads
         self.grace = grace
         self.timeout = timeout
-        self.listeners: list[Callable[[Event], object]] = [] if on_event is None else [on_event]
-        """Who is told. The executor asks once, as it opens the build; nothing is told after ``BuildFinished``."""
         self.pools = {} if pools is None else pools
         self.rates = {} if rates is None else rates
         self.retries = retries
@@ -78,6 +77,10 @@ class Account:
         self.why: str | None = None  # the build was stopped
         self.status: BuildStatus | None = None  # it is over
         self.context = contextvars.copy_context()
+        self.listeners: list[Callable[[Event], object]] = []
+        """Who is told. The executor asks once, as it opens the build; nothing is told after ``BuildFinished``."""
+        if on_event is not None:
+            self.listeners.append(partial(self.context.run, on_event))
         self.run_id = os.urandom(4).hex()
         loop = asyncio.get_running_loop()
         self.started = time.time()
@@ -110,7 +113,7 @@ class Account:
         event = kind(self._seq, self.now(), self.run_id, *values)
         for listener in self.listeners:
             try:
-                self.context.run(listener, event)
+                listener(event)
             except BaseException:  # SystemExit too: a listener's failure is never the engine's
                 log.exception("the on_event callback of build %s failed", self.run_id)
 

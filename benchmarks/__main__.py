@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from asyncflow import MemoryTarget, Task, build, plan
+from asyncflow import MemoryTarget, Task, build, plan, start
 
 from . import mini, workloads
 
@@ -91,6 +91,39 @@ def complete() -> None:
     compare("W6 all complete", n, leaves, None, warm=leaves)
 
 
+def watched() -> None:
+    """What events cost: to nobody, to a callback, kept by a run that nobody reads, read by one and by ten."""
+    n = 10_000
+
+    async def called() -> None:
+        await build(workloads.Root(n=n), on_event=lambda event: None)
+
+    async def read(readers: int) -> None:
+        run = start(workloads.Root(n=n))
+
+        async def reads() -> None:
+            async for _ in run.events():
+                pass
+
+        reading = [asyncio.create_task(reads()) for _ in range(readers)]
+        await run
+        for task in reading:
+            await task
+
+    cases: dict[str, Measure] = {
+        "nobody listens": lambda: asyncflow_build(workloads.Root(n=n)),
+        "on_event": called,
+        "a run nobody reads": partial(read, 0),
+        "a run with a reader": partial(read, 1),
+        "a run with 10 readers": partial(read, 10),
+    }
+    turns = [{name: cpu(case) for name, case in cases.items()} for _ in range(7)]
+    for name in cases:
+        extra = statistics.median(turn[name] - turn["nobody listens"] for turn in turns) / n * 1e6
+        line = {"workload": f"events: {name}", "tasks": n, "us_per_task_more": round(extra, 2)}
+        print(json.dumps(line), flush=True)
+
+
 def sleeping() -> None:
     for name, tasks in (
         ("W4 1,000 x sleep 0.1 s", [workloads.Sleeper(n=n) for n in range(1_000)]),
@@ -161,7 +194,7 @@ def imports() -> None:
     print(json.dumps(line), flush=True)
 
 
-ALL = (wide, chain, sleeping, dynamic, complete, gaps, imports)
+ALL = (wide, chain, sleeping, dynamic, complete, watched, gaps, imports)
 
 
 def main(names: list[str]) -> None:
