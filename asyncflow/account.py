@@ -9,7 +9,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .clock import clock
@@ -76,11 +75,11 @@ class Account:
         self.selects = selects or _all
         self.why: str | None = None  # the build was stopped
         self.status: BuildStatus | None = None  # it is over
-        self.context = contextvars.copy_context()
+        self.context = context = contextvars.copy_context()
         self.listeners: list[Callable[[Event], object]] = []
         """Who is told. The executor asks once, as it opens the build; nothing is told after ``BuildFinished``."""
         if on_event is not None:
-            self.listeners.append(partial(self.context.run, on_event))
+            self.listeners.append(lambda event: context.run(on_event, event))
         self.run_id = os.urandom(4).hex()
         loop = asyncio.get_running_loop()
         self.started = time.time()

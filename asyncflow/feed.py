@@ -52,13 +52,12 @@ class Feed:
     def opened(self, reader: EventReader) -> None:
         """Keep as much as ``reader`` may be behind."""
         if reader.buffer > KEPT:
-            self._wide[id(reader)] = reader.buffer
-            self._most = max(self._most, reader.buffer)
+            self._wide[id(reader)] = reader.buffer  # looked at when more than `_most` are kept
 
     def closed(self, reader: EventReader) -> None:
         """Keep no more than the others need."""
         if self._wide.pop(id(reader), 0) and not self.over:
-            self._most = KEPT  # looked at again with the next event
+            self._most = KEPT  # what is more goes with the next event
 
     def wake(self) -> None:
         """Every reader that waits looks again."""

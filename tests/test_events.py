@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -73,7 +74,7 @@ SAMPLES: list[tuple[Event, dict[str, Any]]] = [
         {"task": ONE.task_id, "status": "complete", "duration": 0.0, "error": None},
     ),
     (Abandoned(*HEAD, ONE, ("a.py:1 in run",)), {"task": ONE.task_id, "stack": ["a.py:1 in run"]}),
-    (BuildFinished(*HEAD, "failed", {"failed": 1}), {"status": "failed", "counts": {"failed": 1}}),
+    (BuildFinished(*HEAD, "failed", MappingProxyType({"failed": 1})), {"status": "failed", "counts": {"failed": 1}}),
     (Lagged(*HEAD, 12), {"missed": 12}),
 ]
 

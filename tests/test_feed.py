@@ -356,6 +356,18 @@ async def test_a_reader_that_is_dropped_is_gone(gate: asyncio.Event) -> None:
     await run
 
 
+async def test_an_event_comes_as_its_reader_is_cancelled() -> None:
+    feed = Feed(asyncio.get_running_loop())
+    reader = EventReader(feed, 0, 10)
+    reading = asyncio.create_task(read(reader))
+    await asyncio.sleep(0)
+    reading.cancel()
+    feed.add(last(1))
+    await asyncio.wait([reading])
+    assert reading.cancelled()
+    assert await read(reader) == [last(1)]
+
+
 async def test_leaving_the_loop_needs_no_closing() -> None:
     run = start([Step(n=n) for n in range(3)])
     async for event in run.events():
@@ -408,6 +420,17 @@ async def test_as_much_is_kept_as_the_widest_reader_asks_for() -> None:
     del wide
     gc.collect()
     feed.add(event(5 * KEPT + 2))
+    assert len(feed.kept) == KEPT
+
+
+async def test_what_was_kept_for_a_reader_that_has_gone_goes_with_the_next_event() -> None:
+    feed = Feed(asyncio.get_running_loop())
+    wide = EventReader(feed, 0, 10 * KEPT)
+    for seq in range(1, 2 * KEPT + 1):
+        feed.add(event(seq))
+    assert len(feed.kept) == 2 * KEPT
+    await wide.aclose()
+    feed.add(event(2 * KEPT + 1))
     assert len(feed.kept) == KEPT
 
 

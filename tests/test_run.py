@@ -227,6 +227,8 @@ def test_it_outlives_who_started_it() -> None:
         with pytest.raises(TimeoutError):
             await handle_request()
         gc.collect()  # nobody has it any more
+        [held] = _held.values()
+        assert len(held) == 1, "by the module: the loop alone knows it weakly"
         await ended.wait()
         assert SimulatedLoop.running().time() == 3600
         assert entered == {"began": 1, "ended": 1}
@@ -360,7 +362,7 @@ def test_a_thread_may_cancel_it_and_may_be_late() -> None:
         await asyncio.to_thread(run.cancel)
         return run, await run
 
-    run, result = asyncio.run(main())
+    run, result = asyncio.run(main(), debug=True)  # in which asyncio refuses calls that only its thread may make
     assert result.status == "cancelled"
     run.cancel()  # its loop has been closed
 
@@ -381,6 +383,43 @@ def test_the_end_of_its_loop_is_the_end_of_the_run(abandoned: Any) -> None:
         assert isinstance(asyncio.run(read(run))[-1], BuildFinished), "its readers come to an end, too"
         with pytest.raises(asyncio.CancelledError):
             asyncio.run(wait_for(run))
+
+
+async def test_cancelled_from_outside_before_its_first_step_its_readers_end() -> None:
+    run = start(Value(n=1))
+    for task in other_tasks():  # as whoever ends a loop does
+        task.cancel()
+    [finished] = await read(run)
+    assert isinstance(finished, BuildFinished)
+    assert (finished.status, run.status) == ("cancelled", "cancelled")
+    assert not entered
+
+
+async def test_nothing_is_told_after_the_end(abandoned: Any) -> None:
+    abandoned(threads=1)
+    released = threading.Event()
+    over = threading.Event()
+
+    class Deaf(Task):
+        def run(self) -> None:
+            entered["began"] += 1
+            released.wait()
+            self.progress(0.5, "too late")
+            over.set()
+
+    told: list[Event] = []
+    run = start(Deaf(), grace=0.05, on_event=told.append)
+    while not entered["began"]:
+        await asyncio.sleep(0.001)
+    run.cancel()
+    await run
+    released.set()
+    await asyncio.to_thread(over.wait)
+    await asyncio.sleep(0)
+    assert [type(event).__name__ for event in told] == [
+        *("BuildStarted", "TaskStarted", "Abandoned", "TaskFinished", "BuildFinished")
+    ]
+    assert await read(run) == told
 
 
 # Errors nobody asks for ----------------------------------------------------------------------------------
