@@ -9,6 +9,7 @@ from __future__ import annotations
 from ._build import build, gather, plan, run, value
 from ._function import task
 from ._plan import Plan, PlanItem
+from ._run import Run, start
 from ._task import ExternalTask, Task, WrapperTask
 from ._version import __version__
 from .errors import (
@@ -33,12 +34,14 @@ from .events import (
     BuildFinished,
     BuildStarted,
     Event,
+    Lagged,
     LoopBlocked,
     TaskFinished,
     TaskProgress,
     TaskRetry,
     TaskStarted,
 )
+from .feed import EventReader
 from .parameters import (
     BoolParameter,
     ChoiceParameter,
@@ -91,10 +94,12 @@ __all__ = [
     "DictParameter",
     "EnumParameter",
     "Event",
+    "EventReader",
     "ExternalTask",
     "FloatParameter",
     "IncompleteOutput",
     "IntParameter",
+    "Lagged",
     "ListParameter",
     "LocalTarget",
     "LoopBlocked",
@@ -108,6 +113,7 @@ __all__ = [
     "Plan",
     "PlanError",
     "PlanItem",
+    "Run",
     "StrParameter",
     "Target",
     "TargetStateUnknown",
@@ -136,6 +142,7 @@ __all__ = [
     "param",
     "plan",
     "run",
+    "start",
     "task",
     "value",
 ]

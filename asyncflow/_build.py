@@ -1,4 +1,4 @@
-"""The doors: ``build``, ``plan``, ``run``, and ``await task`` outside a build."""
+"""The doors that wait: ``build``, ``plan``, ``run``, and ``await task`` outside a build."""
 
 from __future__ import annotations
 
@@ -20,12 +20,23 @@ from .graph import Demand, Node
 from .hub import Hub
 from .outcomes import answer
 from .queues import Pool
-from .result import BuildResult, reachable
+from .result import BuildResult, ended, reachable
 from .selection import Force, Only, forced, selected
 from .shield import finish
 from .tree import leaves, settle
 
-__all__ = ["BuildOptions", "build", "gather", "plan", "run", "value"]
+__all__ = [
+    "AccountOptions",
+    "BuildOptions",
+    "build",
+    "gather",
+    "make",
+    "open_account",
+    "plan",
+    "run",
+    "tasks_in",
+    "value",
+]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -34,8 +45,8 @@ THREADS = 32
 GRACE = 1.0
 
 
-class BuildOptions(TypedDict, total=False):
-    """The options of ``build``, for what passes them on."""
+class AccountOptions(TypedDict, total=False):
+    """The options of ``build`` that its account takes: all but ``force``, which is worked out in slices."""
 
     concurrency: int
     threads: int
@@ -45,9 +56,14 @@ class BuildOptions(TypedDict, total=False):
     resources: Mapping[str, int]
     rate: Mapping[str, str]
     fail_fast: bool
-    force: Force
     only: Only | None
     on_event: Callable[[Event], object] | None
+
+
+class BuildOptions(AccountOptions, total=False):
+    """The options of ``build``, for what passes them on."""
+
+    force: Force
 
 
 async def build(
@@ -92,34 +108,45 @@ async def build(
     that is out of range, ``TypeError`` for what is not a task. Cancelling the call cancels the build, and
     returns when nothing that only it wanted is alive.
     """
-    roots = _tasks(tasks)
-    account = _account(
+    roots = tasks_in(tasks)
+    account = open_account(
         concurrency=concurrency,
         threads=threads,
         grace=grace,
         timeout=timeout,
         retries=retries,
-        resources=resources or {},
-        rate=rate or {},
+        resources=resources,
+        rate=rate,
         fail_fast=fail_fast,
-        forces=await forced(force, roots),
-        selects=selected(only),
+        only=only,
         on_event=on_event,
     )
     attempt = inside()
-    if attempt is not None:
-        demand, _ = await attempt.engine.ask(attempt, roots)
-        _refuse(demand)
-        return BuildResult(account, demand.roots[:], reachable(demand.roots))
+    if attempt is None:
+        return await make(account, roots, force)
+    demand, _ = await attempt.engine.ask(attempt, roots)
+    _refuse(demand)
+    return BuildResult(account, demand.roots[:], reachable(demand.roots))
+
+
+async def make(account: Account, roots: list[Task], force: Force) -> BuildResult:
+    """The build of ``roots`` that ``account`` was opened for. However it ends, its listeners are told.
+
+    Raises as ``build`` does.
+    """
     account.started_build(roots)
     try:
+        account.force(await forced(force, roots))
         found = await _carry_out(Executor.current(), account, roots)
     except asyncio.CancelledError:
         account.finished_build("cancelled")
         raise
-    except PlanError:
+    except BaseException:
         account.finished_build("failed")
         raise
+    if account.why is not None or account.fail_fast:  # else every node has its end
+        account.nodes = ended(account.nodes)
+        found = ended(found)
     result = BuildResult(account, found, account.nodes)
     account.finished_build(result.status)
     return result
@@ -132,8 +159,9 @@ async def plan(tasks: Task | Iterable[Task], *, force: Force = False, only: Only
     """
     # An executor of its own: nobody may join nodes that are never going to run.
     executor = Executor(asyncio.get_running_loop(), Hub())
-    roots = _tasks(tasks)
-    account = _account(forces=await forced(force, roots), selects=selected(only))
+    roots = tasks_in(tasks)
+    account = open_account(only=only)
+    account.force(await forced(force, roots))
     await _carry_out(executor, account, roots, dry=True)
     return Plan(account.nodes)
 
@@ -179,13 +207,14 @@ async def _carry_out(executor: Executor, account: Account, structure: Any, *, dr
         stopping = executor.close(demand)
         if stopping and not abandoned:
             await finish(executor.gone(demand, stopping))
-    _refuse(demand)
+    if account.why is None:  # one that was stopped says so, whatever its unfinished plan had met
+        _refuse(demand)
     return roots
 
 
 async def _await_outside(structure: Any) -> Any:
     structure = settle(structure)
-    roots = await _carry_out(Executor.current(), _account(), structure)
+    roots = await _carry_out(Executor.current(), open_account(), structure)
     return answer(structure, roots)
 
 
@@ -197,20 +226,21 @@ def _refuse(demand: Demand) -> None:
         raise PlanError.of([problem for _, problem in demand.problems])
 
 
-def _account(
+def open_account(
     *,
     concurrency: int = CONCURRENCY,
     threads: int = THREADS,
     grace: float = GRACE,
     timeout: float | None = None,
     retries: int = 0,
-    resources: Mapping[str, int] = {},
-    rate: Mapping[str, str] = {},
+    resources: Mapping[str, int] | None = None,
+    rate: Mapping[str, str] | None = None,
     fail_fast: bool = False,
-    forces: Callable[[Task], bool] | None = None,
-    selects: Callable[[Task], bool] | None = None,
+    only: Only | None = None,
     on_event: Callable[[Event], object] | None = None,
 ) -> Account:
+    """The account of a build with these options, in the running loop and context. Raises ``ConfigError``."""
+    resources, rate = resources or {}, rate or {}
     for name, count, least in (("concurrency", concurrency, 1), ("threads", threads, 1), ("retries", retries, 0)):
         if not isinstance(count, int) or isinstance(count, bool) or count < least:
             raise ConfigError(f"build({name}={count!r}): expected a whole number of at least {least}")
@@ -235,13 +265,13 @@ def _account(
         pools={name: Pool(name, count) for name, count in capacities.items()},
         rates={name: Pool(name, *per_second(text, f"build(rate={{{name!r}: ...}})")) for name, text in rate.items()},
         fail_fast=fail_fast,
-        forces=forces,
-        selects=selects,
+        selects=selected(only),
         on_event=on_event,
     )
 
 
-def _tasks(tasks: Any) -> list[Task]:
+def tasks_in(tasks: Any) -> list[Task]:
+    """The tasks asked for. Raises ``TypeError`` for what is not a task."""
     if tasks is None:
         raise TypeError("None is not a task")
     found = list(leaves(tasks))
@@ -279,7 +309,7 @@ async def gather(*tasks: Any) -> tuple[Any, ...]:
 
     Returns, or raises the first failure in that order, when all of them have ended.
     """
-    outcome: tuple[Any, ...] = await wait_for(tuple(_tasks(tasks)))
+    outcome: tuple[Any, ...] = await wait_for(tuple(tasks_in(tasks)))
     return outcome
 
 

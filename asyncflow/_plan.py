@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import graph
+from .errors import describe
 from .graph import Node
-from .outcomes import describe
 
 if TYPE_CHECKING:
     from ._task import Task

@@ -25,6 +25,7 @@ from .events import (
     TaskStarted,
 )
 from .graph import FINAL, Demand, Node, final_status
+from .parameters.frozen import FrozenDict
 from .queues import Pool
 
 if TYPE_CHECKING:
@@ -59,24 +60,27 @@ class Account:
         rates: dict[str, Pool] | None = None,
         retries: int = 0,
         fail_fast: bool = False,
-        forces: Callable[[Task], bool] | None = None,
         selects: Callable[[Task], bool] | None = None,
     ) -> None:
         self.concurrency = concurrency
         self.threads = threads
         self.grace = grace
         self.timeout = timeout
-        self.on_event = on_event
         self.pools = {} if pools is None else pools
         self.rates = {} if rates is None else rates
         self.retries = retries
         self.fail_fast = fail_fast
-        self.particular = forces is not None or selects is not None
+        self.particular = selects is not None
         """Its plans are not those of others: it decides for itself what runs."""
-        self.forces = forces or _none
+        self.forces: Callable[[Task], bool] = _none
         self.selects = selects or _all
         self.why: str | None = None  # the build was stopped
-        self.context = contextvars.copy_context()
+        self.status: BuildStatus | None = None  # it is over
+        self.context = context = contextvars.copy_context()
+        self.listeners: list[Callable[[Event], object]] = []
+        """Who is told. The executor asks once, as it opens the build; nothing is told after ``BuildFinished``."""
+        if on_event is not None:
+            self.listeners.append(lambda event: context.run(on_event, event))
         self.run_id = os.urandom(4).hex()
         loop = asyncio.get_running_loop()
         self.started = time.time()
@@ -86,6 +90,11 @@ class Account:
         self.stopping: set[asyncio.Future[None]] = set()
         self.nodes: Sequence[Node] = ()  # what the build met, known when it has ended
         self._seq = 0
+
+    def force(self, forces: Callable[[Task], bool] | None) -> None:
+        """Tasks for which ``forces`` is true are run although they are complete. Not once the build is open."""
+        if forces is not None:
+            self.forces, self.particular = forces, True
 
     def settled(self, demand: Demand) -> None:
         """The build has got what it will get."""
@@ -97,14 +106,16 @@ class Account:
         return self.epoch + self._clock()
 
     def emit(self, kind: type[Event], *values: Any) -> None:
-        """Tell the listener; what it raises is logged."""
-        if self.on_event is None:
+        """Tell the listeners; what one raises is logged."""
+        if not self.listeners:
             return
         self._seq += 1
-        try:
-            self.context.run(self.on_event, kind(self._seq, self.now(), self.run_id, *values))
-        except BaseException:  # SystemExit too: a listener's failure is never the engine's
-            log.exception("the on_event callback of build %s failed", self.run_id)
+        event = kind(self._seq, self.now(), self.run_id, *values)
+        for listener in self.listeners:
+            try:
+                listener(event)
+            except BaseException:  # SystemExit too: a listener's failure is never the engine's
+                log.exception("the on_event callback of build %s failed", self.run_id)
 
     def started_build(self, tasks: Sequence[Task]) -> None:
         """The build begins."""
@@ -125,8 +136,12 @@ class Account:
 
     def expire(self) -> None:
         """The build's time is up."""
+        self.stop(f"the build took more than its timeout of {self.timeout:g} s")
+
+    def stop(self, why: str) -> None:
+        """End the build as it is, with the status ``cancelled``; nothing if it has got what it will get."""
         if not self.done.done():
-            self.why = f"the build took more than its timeout of {self.timeout:g} s"
+            self.why = why
             self.done.set_result(None)
 
     def finished_task(self, node: Node) -> None:
@@ -145,8 +160,12 @@ class Account:
         self.emit(LoopBlocked, task, seconds, place)
 
     def finished_build(self, status: BuildStatus) -> None:
-        """The build is over."""
-        if self.on_event is not None:
+        """The build is over. Only the first call counts."""
+        if self.status is not None:
+            return
+        self.status = status
+        if self.listeners:
             counts = Counter(node.state for node in self.nodes if node.state >= FINAL)
-            self.emit(BuildFinished, status, {final_status(state): n for state, n in sorted(counts.items())})
-            self.on_event = None  # what goes on for builds of other loops is not told any more
+            by_status = FrozenDict({final_status(state): count for state, count in sorted(counts.items())})
+            self.emit(BuildFinished, status, by_status)
+            self.listeners = []  # what goes on for builds of other loops is not told any more

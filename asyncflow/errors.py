@@ -180,3 +180,17 @@ class BuildFailed(AsyncflowError, ExceptionGroup[Exception]):
     def derive(self, errors: Sequence[Any], /) -> BuildFailed:  # type: ignore[override]  # holds Exceptions only
         """What ``split`` and ``except*`` make their parts with: the same kind, with an exit code of its own."""
         return BuildFailed(self.message, errors)
+
+
+def describe(error: BaseException | None) -> str:
+    """``ValueError: row 17``, on one line; of a group, what is in it."""
+    if error is None:
+        return "no reason known"
+    if isinstance(error, BaseExceptionGroup):
+        inner = "; ".join(map(describe, error.exceptions[:3])) + ("; ..." if len(error.exceptions) > 3 else "")
+        return f"{type(error).__name__}: {error.message} ({inner})"
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # a class of the user's own
+        text = "its message cannot be read"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

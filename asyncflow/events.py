@@ -1,17 +1,18 @@
-"""What a build tells its listeners: small frozen values, numbered per build as they arrive in its loop.
+"""What a build tells its listeners: small frozen values, numbered from 1 without a gap as they arrive in its loop.
 
 Order is promised per task and by cause (a dependency finishes before its dependent starts), not globally.
-A listener is a plain callable; what it raises is logged and never fatal.
+A listener is a plain callable (``on_event``; what it raises is logged and never fatal), or a reader of its own
+pace (``Run.events()``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from ._task import Task
+from ._task import Task
+from .errors import describe
 
 __all__ = [
     "Abandoned",
@@ -20,6 +21,7 @@ __all__ = [
     "BuildStatus",
     "Event",
     "FinalStatus",
+    "Lagged",
     "LoopBlocked",
     "Status",
     "TaskFinished",
@@ -44,20 +46,20 @@ class Event:
     run_id: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The event as JSON-ready values; a task stands as its id."""
-        out: dict[str, Any] = {"type": type(self).__name__}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "task":
-                value = None if value is None else value.task_id
-            elif field.name == "tasks":
-                value = [task.task_id for task in value]
-            elif isinstance(value, BaseException):
-                value = f"{type(value).__name__}: {value}"
-            elif isinstance(value, Mapping):
-                value = dict(value)
-            out[field.name] = value
-        return out
+        """The event as values that JSON has: a task is its id, an error its class and message on one line."""
+        return {"type": type(self).__name__} | {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Task):
+        return value.task_id
+    if isinstance(value, BaseException):
+        return describe(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +137,14 @@ class BuildFinished(Event):
 
     status: BuildStatus
     counts: Mapping[FinalStatus, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Lagged(Event):
+    """A reader was too slow, or came too late, for ``missed`` events: those up to ``seq``, which is the last of them.
+
+    It is made for that one reader and takes no number of its own, so what a reader gets is numbered upwards all the
+    same, and ``run.events(since=event.seq)`` goes on after any of it. ``time`` is that of the event that follows.
+    """
+
+    missed: int

@@ -81,7 +81,7 @@ class Executor:
         build.pools, build.rates = account.pools, account.rates
         build.retries, build.fail_fast = account.retries, account.fail_fast
         build.table = {} if account.particular else None
-        build.listening = account.on_event is not None
+        build.listening = bool(account.listeners)
         demand = self._scheduler.open(build)
         guard.watch(self)
         self._name(demand, structure)
@@ -198,7 +198,7 @@ class Executor:
     def progress(self, attempt: Attempt, fraction: float, message: str) -> None:
         """Pass a body's progress on to the listeners. Any thread."""
         account: Account = attempt.node.build.owner
-        if account.on_event is not None:
+        if account.listeners:
             with suppress(RuntimeError):  # an abandoned body has outlived its loop
                 self.loop.call_soon_threadsafe(account.progressed, attempt.task, fraction, message)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import MissingInput, PlanError, TaskCancelled, TaskFailed, UpstreamFailed
+from .errors import MissingInput, PlanError, TaskCancelled, TaskFailed, UpstreamFailed, describe
 from .graph import BLOCKED, CANCELLED, EXCLUDED, FAILED, MISSING, THERE, UNKNOWN, Demand, Node
 from .tree import map_leaves
 
-__all__ = ["answer", "describe", "failure", "root_cause", "settled", "value_of"]
+__all__ = ["answer", "failure", "root_cause", "settled", "value_of"]
 
 
 def value_of(node: Node) -> Any:
@@ -92,14 +92,3 @@ def _what(node: Node) -> str:
     if node.state == UNKNOWN:
         return f"is in an unknown state: {describe(node.error)}"
     return f"failed: {describe(original(node))}"
-
-
-def describe(error: BaseException | None) -> str:
-    """``ValueError: row 17``, on one line; of a group, what is in it."""
-    if error is None:
-        return "no reason known"
-    if isinstance(error, BaseExceptionGroup):
-        inner = "; ".join(map(describe, error.exceptions[:3])) + ("; ..." if len(error.exceptions) > 3 else "")
-        return f"{type(error).__name__}: {error.message} ({inner})"
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from . import graph
 from .account import Account
-from .errors import AsyncflowError, BuildFailed, TargetStateUnknown
+from .errors import AsyncflowError, BuildFailed, TargetStateUnknown, describe
 from .events import BuildStatus, FinalStatus
 from .graph import Node, final_status
-from .outcomes import describe, failure, original, root_cause, value_of
+from .outcomes import failure, original, root_cause, value_of
 
 if TYPE_CHECKING:
     from ._task import Task
@@ -74,7 +75,7 @@ class BuildResult:
         """When the build was asked for, in seconds since the epoch."""
         self.status: BuildStatus = _status(roots, nodes, stopped=account.why is not None)
         self.why = account.why if self.status == "cancelled" else None
-        """What stopped it, if it was stopped: its timeout."""
+        """What stopped it, if it was stopped: its timeout, or ``run.cancel()``."""
         self.finished = account.now()
         """When it had ended, in seconds since the epoch."""
 
@@ -251,6 +252,21 @@ def _status(roots: Sequence[Node], nodes: Sequence[Node], *, stopped: bool) -> B
     if states & {graph.FAILED, graph.UNKNOWN}:
         return "failed"
     return "incomplete" if graph.MISSING in states else "cancelled"
+
+
+def ended(nodes: Sequence[Node]) -> list[Node]:
+    """``nodes`` as they are for a build that was stopped: what goes on for others has been cancelled for this one."""
+    return [node if node.state >= graph.FINAL else _left(node) for node in nodes]
+
+
+def _left(node: Node) -> Node:
+    build = graph.Build(0, ())
+    build.times.extend((node.build.times[2 * node.index], 0.0))
+    node, original = copy(node), node
+    if original in original.build.failures:
+        build.failures[node] = original.build.failures[original][:]
+    node.build, node.index, node.state = build, 0, graph.CANCELLED
+    return node
 
 
 def reachable(roots: Sequence[Node]) -> list[Node]:

@@ -10,9 +10,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
-from asyncflow import Task, build, plan
+from asyncflow import Task, build, plan, start
 
 from . import fresh, mini, workloads
 from .measure import Measure, Scale, clear, in_turns, longest_gap, medians, ratio, spent
@@ -76,6 +77,38 @@ def layers(scale: Scale) -> Iterator[Row]:
         yield compare(
             "W3 layers, 3 edges", tasks, scale.turns_for(tasks), ours, floor, goal=Goal(40), peer_workload="layers"
         )
+
+
+def watched(scale: Scale) -> Iterator[Row]:
+    """What events cost a task, more than with no listener: a callback, a run that nobody reads, readers."""
+    n = scale.size(10_000)
+
+    async def called() -> None:
+        await build(workloads.Root(n=n), on_event=lambda event: None)
+
+    async def read(readers: int) -> None:
+        run = start(workloads.Root(n=n))
+
+        async def reads() -> None:
+            async for _ in run.events():
+                pass
+
+        reading = [asyncio.create_task(reads()) for _ in range(readers)]
+        await run
+        for task in reading:
+            await task
+
+    cases: dict[str, Measure] = {
+        "on_event": called,
+        "a run nobody reads": partial(read, 0),
+        "a run with a reader": partial(read, 1),
+        "a run with 10 readers": partial(read, 10),
+    }
+    measures = [partial(made, workloads.Root(n=n)), *cases.values()]
+    turns = in_turns(scale.turns_for(n), *[lambda measure=measure: spent(measure).cpu for measure in measures])
+    for place, name in enumerate(cases, 1):
+        more = median(turn[place] - turn[0] for turn in turns) / n * MICRO
+        yield Row(f"events: {name}", n, "us CPU/task more", more)
 
 
 def sleeping(scale: Scale) -> Iterator[Row]:
@@ -247,4 +280,4 @@ def million(scale: Scale) -> Iterator[Row]:
         yield Row(workload, n, unit, ours[key], floor[key], ours[key] / floor[key], Goal(limit))
 
 
-ALL = (wide, chain, layers, sleeping, dynamic, complete, files, gaps, imports, memory, million)
+ALL = (wide, chain, layers, sleeping, dynamic, complete, watched, files, gaps, imports, memory, million)

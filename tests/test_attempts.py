@@ -450,6 +450,29 @@ class Patience(Task):
 
 
 @simulated
+async def test_what_others_go_on_with_is_cancelled_for_the_build_that_was_stopped() -> None:
+    class Fails(Task):
+        async def run(self) -> None:
+            raise ValueError("at once")
+
+    other = asyncio.create_task(build(Patience()))
+    late = asyncio.create_task(build([Patience(), Slow(seconds=4)], timeout=10))
+    failing = asyncio.create_task(build([Patience(), Fails()], fail_fast=True))
+    left = await late
+    assert (left.status, left.counts) == ("cancelled", {"succeeded": 1, "cancelled": 1})
+    assert not left
+    failed = await failing
+    assert (failed.status, failed.counts) == ("failed", {"failed": 1, "cancelled": 1})
+    for result in (left, failed):
+        with pytest.raises(TaskCancelled):
+            _ = result[Patience()]
+    assert (await other).counts == {"succeeded": 1}
+    # It stays as it was when the build ended.
+    assert left.tasks[Patience()].status == failed.tasks[Patience()].status == "cancelled"
+    assert left.tasks[Patience()].finished is None
+
+
+@simulated
 async def test_a_build_that_ends_in_time_has_no_reason() -> None:
     result = await build(Slow(seconds=4), timeout=10)
     assert result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from asyncflow.testing import LeakError
 ROOT = Path(__file__).parents[1]
 TESTING = ROOT / "docs" / "testing.md"
 TARGETS = ROOT / "docs" / "targets.md"
+EVENTS = ROOT / "docs" / "events.md"
 
 
 @pytest.fixture
@@ -34,8 +36,8 @@ def guide() -> Iterator[dict[str, Any]]:
     MemoryTarget.clear()
 
 
-def run(block: str, space: dict[str, Any], path: Path = TESTING) -> None:
-    exec(compile(block, str(path), "exec", dont_inherit=True), space)
+def run(block: str, space: dict[str, Any], guide: Path = TESTING) -> None:
+    exec(compile(block, str(guide), "exec", dont_inherit=True), space)
 
 
 def test_any_order(guide: dict[str, Any]) -> None:
@@ -100,3 +102,45 @@ async def test_a_target_of_ones_own_and_many_in_one_call() -> None:
     result = await build([Loads(n=n) for n in range(4)])
     assert result.counts == {"succeeded": 2, "complete": 2}
     assert queries[0] == ("t0", "t1", "t2", "t3")
+
+
+# docs/events.md ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def events_guide() -> dict[str, Any]:
+    space: dict[str, Any] = {"__name__": "events_guide"}
+    blocks = re.findall(r"```python\n(.*?)```", EVENTS.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        run(block, space, EVENTS)
+    return space
+
+
+async def test_watching_a_run(events_guide: dict[str, Any]) -> None:
+    seen = await events_guide["watch"]()
+    assert (seen[0], seen[-1]) == ("BuildStarted", "BuildFinished")
+    assert sorted(seen[1:-3]) == sorted(["TaskStarted", "TaskProgress", "TaskFinished"] * 3)
+    assert seen[-3:-1] == ["TaskStarted", "TaskFinished"]
+
+
+async def test_a_slow_reader(events_guide: dict[str, Any]) -> None:
+    assert await events_guide["slowly"]() == (1_001, 6_004 - 1_001)
+
+
+async def test_server_sent_events_go_on_where_they_broke_off(events_guide: dict[str, Any]) -> None:
+    run_id = await events_guide["begin"](2)
+    whole = [message async for message in events_guide["stream"](run_id)]
+    rest = [message async for message in events_guide["stream"](run_id, 5)]
+    assert rest == whole[5:]
+    assert whole[0].startswith("id: 1\ndata: {")
+    assert json.loads(whole[-1].split("data: ")[1])["type"] == "BuildFinished"
+    with pytest.raises(ValueError, match="has come to 10 only"):
+        await anext(events_guide["stream"](run_id, 99))
+
+
+def test_the_guide_names_every_event() -> None:
+    from asyncflow import events
+
+    named = set(re.findall(r"^\| `(\w+)` \|", EVENTS.read_text(encoding="utf-8"), re.MULTILINE))
+    assert named == {name for name in events.__all__ if isinstance(getattr(events, name), type)} - {"Event"}

@@ -73,6 +73,7 @@ def test_every_public_method_and_property_is_documented(name: str, thing: Any) -
 def test_something_was_looked_at() -> None:
     names = {name for name, _ in DOCUMENTED}
     assert {"Task.run", "Task.task_id", "BuildResult.ok", "BuildResult.tasks", "LocalTarget.open"} <= names
+    assert {"Run.events", "Run.done", "EventReader.aclose", "Event.to_dict"} <= names
     assert {"Parameter.parse", "MemoryTarget.clear", "Task.get_task_family"} <= names
 
 
@@ -88,6 +89,10 @@ RAISES = {
     "build": ["PlanError", "ConfigError", "TypeError"],
     "plan": ["PlanError", "TypeError"],
     "run": ["RuntimeError"],
+    "start": ["RuntimeError", "ConfigError", "TypeError"],
+    "Run": ["PlanError"],
+    "Run.events": ["ConfigError"],
+    "EventReader": ["RuntimeError"],
     "task": ["TaskDefinitionError"],
     "param": ["TaskDefinitionError"],
     "gather": ["failure"],

@@ -15,7 +15,7 @@ import pytest
 import asyncflow
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-HELLO, TASKS, USE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+HELLO, TASKS, USE, WATCH = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_hello_world(tmp_path: Path) -> None:
@@ -25,17 +25,25 @@ def test_hello_world(tmp_path: Path) -> None:
     assert sum(bool(line.strip()) for line in HELLO.splitlines()) <= 12
 
 
-async def test_the_tasks_and_what_is_done_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_tasks_and_what_is_done_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("in").mkdir()
     Path("in/orders-2026-01-31.csv").write_text("1\n2\n")
     space: dict[str, Any] = {"__name__": "readme", "day": datetime.date(2026, 1, 31)}
     exec(compile(TASKS, "README.md", "exec", dont_inherit=True), space)
-    space.update(build=asyncflow.build, plan=asyncflow.plan)
+    space.update(build=asyncflow.build, plan=asyncflow.plan, start=asyncflow.start)
     exec("async def use():\n" + textwrap.indent(USE, "    ") + "    return result, target\n", space)
     result, target = await space["use"]()
     assert result.ok
     assert Path(target).read_text() == "..."
+    exec("async def watch():\n" + textwrap.indent(WATCH, "    ") + "    return run, result\n", space)
+    capsys.readouterr()
+    run, again = await space["watch"]()
+    assert again.counts == {"complete": 1}
+    assert run.done
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2", "3"]
 
 
 def test_what_it_says_is_there() -> None:

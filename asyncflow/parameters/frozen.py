@@ -38,7 +38,7 @@ class FrozenDict(dict[K, V]):
     if not TYPE_CHECKING:
 
         def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
-            raise TypeError("a task's parameters cannot be changed; change a copy: dict(value)")
+            raise TypeError("what a FrozenDict holds cannot be changed; change a copy: dict(value)")
 
         __setitem__ = __delitem__ = __ior__ = _refuse
         clear = pop = popitem = setdefault = update = _refuse

@@ -15,14 +15,17 @@ from asyncflow import (
     DateParameter,
     EnumParameter,
     Event,
+    EventReader,
     ExternalTask,
     IntParameter,
+    Lagged,
     ListParameter,
     LocalTarget,
     MemoryTarget,
     Parameter,
     Plan,
     PlanItem,
+    Run,
     Target,
     Task,
     TaskResult,
@@ -33,6 +36,7 @@ from asyncflow import (
     param,
     plan,
     run,
+    start,
     task,
     value,
 )
@@ -306,6 +310,22 @@ def heard(event: Event) -> None: ...
 
 async def listening() -> None:
     await build(Number(n=1), on_event=heard)
+    started = start(Number(n=1), concurrency=3, force=True, only=[Number], on_event=heard)
+    assert_type(started, Run)
+    assert_type(await started, BuildResult)
+    assert_type(await asyncio.wait_for(started, 3), BuildResult)
+    assert_type(started.run_id, str)
+    assert_type(started.done, bool)
+    assert_type(started.status, Literal["running", "succeeded", "failed", "incomplete", "cancelled"])
+    assert_type(started.events(), EventReader)
+    async for event in started.events(since=17, buffer=5_000):
+        assert_type(event, Event)
+        assert_type(event.to_dict(), dict[str, Any])
+        if isinstance(event, Lagged):
+            assert_type(event.missed, int)
+    async with started.events() as events:
+        assert_type(await anext(events), Event)
+    started.cancel()
 
 
 # Targets -------------------------------------------------------------------------------------------------
