@@ -65,7 +65,7 @@ class Places:
         for _ in range(len(builds)):
             self._turn = (self._turn + 1) % len(builds)
             build = builds[self._turn]
-            while build.running < build.concurrency and (lane := _first(build)) is not None:
+            while not build.stopped and build.running < build.concurrency and (lane := _first(build)) is not None:
                 key = lane.queue.top
                 item: Node | Demand = lane.queue.pop()
                 if self._seated(build, key, item):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from . import graph
 from .account import Account
-from .errors import AsyncflowError, BuildFailed, TargetStateUnknown
+from .errors import AsyncflowError, BuildFailed, TargetStateUnknown, TaskCancelled
 from .events import BuildStatus, FinalStatus
 from .graph import Node, final_status
 from .outcomes import describe, failure, original, root_cause, value_of
@@ -72,11 +72,20 @@ class BuildResult:
         self.run_id = account.run_id
         self.started = account.started
         """When the build was asked for, in seconds since the epoch."""
-        self.status: BuildStatus = _status(roots, nodes, stopped=account.why is not None)
+        # It has left them to others that want them too: to this build they are cancelled, whatever comes of them.
+        self._left = {node for node in nodes if node.state < graph.FINAL}
+        self.status: BuildStatus = _status(
+            {self._state(node) for node in roots},
+            {self._state(node) for node in nodes},
+            stopped=account.why is not None,
+        )
         self.why = account.why if self.status == "cancelled" else None
         """What stopped it, if it was stopped: its timeout."""
         self.finished = account.now()
         """When it had ended, in seconds since the epoch."""
+
+    def _state(self, node: Node) -> int:
+        return graph.CANCELLED if node in self._left else node.state
 
     @property
     def ok(self) -> bool:
@@ -97,6 +106,8 @@ class BuildResult:
 
     def __getitem__(self, task: Task) -> Any:
         node = self._by_task[task]
+        if node in self._left:
+            raise TaskCancelled(task)
         if node.state > graph.THERE:
             raise failure(node)
         return value_of(node)
@@ -107,6 +118,8 @@ class BuildResult:
         return {task: self._result(node) for task, node in self._by_task.items()}
 
     def _result(self, node: Node) -> TaskResult:
+        if node in self._left:
+            return TaskResult(node.task, "cancelled", None, None, node.output, None, None, (), None, None)
         started, finished = (
             time + self._account.epoch if time else None
             for time in node.build.times[2 * node.index : 2 * node.index + 2]
@@ -139,11 +152,11 @@ class BuildResult:
     @cached_property
     def counts(self) -> Mapping[FinalStatus, int]:
         """How many tasks ended in each status; statuses without any are left out."""
-        counts = Counter(node.state for node in self._by_task.values())
+        counts = Counter(map(self._state, self._by_task.values()))
         return {final_status(state): counts[state] for state in sorted(counts)}
 
     def _with(self, *states: int) -> tuple[Task, ...]:
-        return tuple(task for task, node in self._by_task.items() if node.state in states)
+        return tuple(task for task, node in self._by_task.items() if self._state(node) in states)
 
     @property
     def ran(self) -> tuple[Task, ...]:
@@ -167,7 +180,7 @@ class BuildResult:
 
     @property
     def missing(self) -> tuple[Task, ...]:
-        """The external tasks whose output is not there."""
+        """What is not there, and not this build's to make: it is external, or not among the ``only`` tasks."""
         return self._with(graph.MISSING)
 
     @property
@@ -185,6 +198,8 @@ class BuildResult:
     def errors(self) -> Iterator[Exception]:
         """One exception for each root cause: ``TaskFailed``, ``MissingInput`` or ``TargetStateUnknown``."""
         for node in self._by_task.values():
+            if node in self._left:
+                continue
             if node.state == graph.FAILED:
                 yield failure(node)
             elif node.state == graph.MISSING:
@@ -199,7 +214,13 @@ class BuildResult:
     def raise_for_failure(self) -> None:
         """Raise ``BuildFailed``, a group with one exception for each root cause, unless the build succeeded."""
         if not self.ok:
-            errors = list(self.errors()) or [failure(node) for node in self._roots if node.state > graph.THERE]
+            errors: list[Exception] = list(self.errors())
+            if not errors:
+                errors = [
+                    TaskCancelled(node.task) if node in self._left else failure(node)
+                    for node in self._roots
+                    if self._state(node) > graph.THERE
+                ]
             raise BuildFailed(f"build {self.run_id} {self.status}: {self.summary()}", errors)
 
     def summary(self) -> str:
@@ -242,15 +263,17 @@ class BuildResult:
         return f"<BuildResult {self.run_id} {self.status}: {self.summary()}>"
 
 
-def _status(roots: Sequence[Node], nodes: Sequence[Node], *, stopped: bool) -> BuildStatus:
-    if all(node.state <= graph.THERE for node in roots):
+def _status(roots: Set[int], states: Set[int], *, stopped: bool) -> BuildStatus:
+    if all(state <= graph.THERE for state in roots):
         return "succeeded"
     if stopped:
         return "cancelled"
-    states = {node.state for node in nodes}
     if states & {graph.FAILED, graph.UNKNOWN}:
         return "failed"
-    return "incomplete" if graph.MISSING in states else "cancelled"
+    if graph.MISSING in states:
+        return "incomplete"
+    # Blocked, and nothing here says by what: by a failure inside a flight of another build.
+    return "failed" if graph.BLOCKED in states and graph.CANCELLED not in states else "cancelled"
 
 
 def reachable(roots: Sequence[Node]) -> list[Node]:

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from . import graph
 from ._options import DEFAULTS
-from .cycles import find_cycles, tasks_of
+from .cycles import above, find_cycles, tasks_of
 from .errors import CycleError, PlanError
 from .graph import (
     BLOCKED,
+    BYPASSED,
     CANCELLED,
     CANCELLING,
     COMPLETE,
@@ -308,12 +309,12 @@ class Scheduler:
 
     def _start_or_end(self, node: Node) -> int:
         """Nothing ``node`` waits for is left: the final state it has without running; 0 if it is to run."""
+        if node.flags & EXCLUDED:
+            return COMPLETE if node.flags & BYPASSED else MISSING  # whatever it requires: it would not be run
         if node.cause is not None:
             return BLOCKED
         if node.flags & WRAPPER and not node.flags & INPUT_RAN:
             return COMPLETE
-        if node.flags & EXCLUDED:
-            return MISSING
         self._places.queue(node)
         return 0
 
@@ -328,6 +329,8 @@ class Scheduler:
 
     def share(self, node: Node, state: int) -> None:
         """``node``, which was LOCKING, has its end: what came of the flight it has joined."""
+        if state == BLOCKED:  # by something that failed there
+            self._alarm(node)
         self._finish(node, state)
 
     # Ends --------------------------------------------------------------------------------------------
@@ -423,8 +426,8 @@ class Scheduler:
                 node.keys = NONE
             if node.build.listening:
                 self.finals.append(node)
-            if state > THERE and node.build.fail_fast and state != CANCELLED:
-                self._stop(node.build)
+            if state in (FAILED, MISSING, UNKNOWN):
+                self._alarm(node)
             dependents, node.dependents = node.dependents, NONE
             for other in dependents:
                 other.waiting -= 1
@@ -441,12 +444,18 @@ class Scheduler:
                 if not demand.remaining and demand.state == GOING:
                     self._settle(demand)
 
-    def _stop(self, build: Build) -> None:
-        """Something of a ``fail_fast`` build went wrong: it starts nothing more, and has got what it will get."""
-        build.fail_fast = False
-        build.concurrency = 0
-        if build.root is not None and build.root.state < SETTLED:
-            self._settle(build.root)
+    def _alarm(self, node: Node) -> None:
+        """``node`` went wrong: the ``fail_fast`` builds that want it start nothing more, and get what they have."""
+        if not any(build.fail_fast for build in self.builds):
+            return
+        # Whoever pays for it: a build may share what another has begun.
+        for other in (node, *above(node)):
+            for demand in other.roots_of:
+                if demand.parent is None and demand.build.fail_fast:
+                    demand.build.fail_fast = False
+                    demand.build.stopped = True
+                    if demand.state < SETTLED:
+                        self._settle(demand)
 
     def _break_hold(self) -> bool:
         """Nothing can run. Is that because bodies hold on to what the tasks need that they wait for?"""
@@ -493,7 +502,8 @@ class Scheduler:
             return
         build.closed = True
         self.builds.remove(build)
-        if not self.builds and not self._stopping and demand.state == SETTLED and not demand.problems:
+        whole = demand.state == SETTLED and not demand.problems and not build.stopped
+        if whole and not self.builds and not self._stopping:
             # The last one out, and every node has its end: no need to go from node to node.
             self.nodes.clear()
             self._orphans.clear()
