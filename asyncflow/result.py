@@ -29,6 +29,11 @@ class AttemptResult:
     finished: float
     error: BaseException | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The attempt as JSON-ready values."""
+        error = None if self.error is None else describe(self.error)
+        return {"started": self.started, "finished": self.finished, "error": error}
+
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
@@ -234,6 +239,7 @@ class BuildResult:
             "schema": 1,
             "run_id": self.run_id,
             "status": self.status,
+            "why": self.why,
             "started": self.started,
             "finished": self.finished,
             "counts": dict(self.counts),
@@ -248,6 +254,7 @@ class BuildResult:
                     "blocked_by": None if result.blocked_by is None else result.blocked_by.task_id,
                     "started": result.started,
                     "finished": result.finished,
+                    "attempts": [attempt.to_dict() for attempt in result.attempts],
                 }
                 for result in self.tasks.values()
             ],

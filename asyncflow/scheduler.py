@@ -220,7 +220,7 @@ class Scheduler:
         node.state = EXPANDING
         if node.options is not DEFAULTS:
             node.priority = node.options.priority if node.priority <= 0 else max(node.priority, node.options.priority)
-            if node.options.pooled and (problem := _impossible(node)) is not None:
+            if node.options.pooled and not node.build.dry and (problem := _impossible(node)) is not None:
                 node.demand.problems.append((node, problem))
         if node.keys:
             for other in self.sharing.hub.claim(node):
@@ -576,12 +576,13 @@ def _impossible(node: Node) -> PlanError | None:
         if count > capacity:
             return PlanError(
                 f"{node.task!r} needs {count} of the resource {name!r}, of which there is {capacity}: "
-                f'give build(resources={{"{name}": {count}}})'
+                f'give build(resources={{"{name}": {count}}}), or --resource {name}={count}'
             )
     for name, count in options.rate.items():
         if name not in build.rates:
             return PlanError(
-                f'{node.task!r} is limited by the rate {name!r}, which nobody gives: build(rate={{"{name}": "10/s"}})'
+                f"{node.task!r} is limited by the rate {name!r}, which nobody gives: "
+                f'build(rate={{"{name}": "10/s"}}), or --rate {name}=10/s'
             )
         if count > build.rates[name].capacity:
             return PlanError(
