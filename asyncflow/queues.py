@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import Any
 
@@ -51,6 +52,12 @@ class Queue:
         if not bucket:
             del self._buckets[heappop(self._keys)]
         return item
+
+    def __iter__(self) -> Iterator[tuple[Key, Any]]:
+        """Everything in it with its key, in order."""
+        for key in sorted(self._keys):
+            for item in self._buckets[key]:
+                yield key, item
 
     def __bool__(self) -> bool:
         return bool(self._keys)

@@ -59,6 +59,7 @@ from .graph import (
     Demand,
     Node,
 )
+from .holds import stuck
 from .hub import Hub, at_work
 from .places import Places
 from .ranks import raise_priority, rank
@@ -120,7 +121,7 @@ class Scheduler:
         if step is None and self.sharing.told:
             self.sharing.told = False
             step = self._places.next()  # a body that was told of a ring goes on, in a build passed over already
-        if step is None and self._places.holding and self._break_hold():
+        while step is None and self._places.holding and self._break_hold():
             step = self._places.next()
         return step
 
@@ -458,16 +459,30 @@ class Scheduler:
                         self._settle(demand)
 
     def _break_hold(self) -> bool:
-        """Nothing can run. Is that because bodies hold on to what the tasks need that they wait for?"""
-        found = self._places.stuck()
-        if found is not None:
-            node, pool, holder = found
-            node.error = PlanError(
+        """Nothing can run. If that is because bodies hold on to what others need, something is done about it."""
+        for build in self._places.idle():
+            if self._places.overtake(build):
+                return True
+            nodes = stuck(build)
+            found = self._places.waiting(build, nodes) if nodes else None
+            if found is None:
+                continue
+            item, node, pool = found
+            holder = next((other for other in above(node) if other in pool.held), None)
+            waits = "it" if holder is not None else "what cannot run either"
+            holder = holder or next(other for other in pool.held if other is not node)
+            error = PlanError(
                 f"{node.task!r} needs {node.options.resources[pool.name]} of the resource {pool.name!r}, which "
-                f"{holder.task!r} holds while it waits for it: take {pool.name!r} out of its `hold`"
+                f"{holder.task!r} holds while it waits for {waits}: take {pool.name!r} out of its `hold`"
             )
-            self._ended(node, FAILED)
-        return found is not None
+            if isinstance(item, Demand):  # its body is told where it waits, and goes on without
+                item.problems.append((None, error))
+                self._places.let_go_on(item, node)
+            else:
+                node.error = error
+                self._ended(node, FAILED)
+            return True
+        return False
 
     def _settle(self, demand: Demand) -> None:
         demand.state = SETTLED

@@ -177,7 +177,7 @@ def test_resources_and_rates(call, write):
     )
     place = "pool_pipeline.py:Most"
     assert "SystemExit: 1 at once" in call("run", place, "--rate", "api=1000/s").err
-    outcome = call("run", "--resource", "gpu=2", place, "--resource", "db=4", "--rate", "api=9/0.1s")
+    outcome = call("run", "--resource", "db=4", place, "--resource", "gpu=2", "--rate", "api=9/0.1s")
     assert "SystemExit: 4 at once" in outcome.err
     without = call("run", place)
     assert without.code == 2
