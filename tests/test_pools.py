@@ -242,9 +242,27 @@ async def test_a_body_that_cannot_get_back_what_its_caller_holds_is_told() -> No
 
     async with asyncio.timeout(10):
         result = await build([Inner(), Outer()])
-    assert result[Outer()].startswith(
-        "Inner() needs 1 of the resource 'disk', which Outer() holds while it waits for it"
-    )
+    assert "needs 1 of the resource 'disk', which Outer() holds while it waits for it" in result[Outer()]
+
+
+async def test_nobody_is_told_while_the_clock_can_help() -> None:
+    """Nothing is at work, and what is held is wanted; but what the holder waits for only waits for its rate."""
+
+    class Limited(Task):
+        n: int
+        rate = "api"
+
+        async def run(self) -> None: ...
+
+    class Holds(Task):
+        resources = {"db": 1}
+        hold = "db"
+
+        async def run(self) -> None:
+            await Limited(n=1)
+
+    result = await build([Limited(n=0), Holds(), Query(n=0)], rate={"api": "1/0.05s"})
+    assert result.counts == {"succeeded": 4}
 
 
 async def test_what_is_held_is_no_reason_to_stand_behind_who_waits_for_it() -> None:
@@ -258,7 +276,10 @@ async def test_what_is_held_is_no_reason_to_stand_behind_who_waits_for_it() -> N
 
     class Big(Task):
         resources = {"db": 3}
-        priority = 5
+        priority = 20
+
+        def requires(self) -> Task:
+            return Begun()
 
         async def run(self) -> None:
             order.append("big")
@@ -269,12 +290,20 @@ async def test_what_is_held_is_no_reason_to_stand_behind_who_waits_for_it() -> N
         priority = 10
 
         async def run(self) -> None:
-            await Ready()
+            begun.set()
+            await Turns()
             await Small()
 
-    class Ready(Task):
-        async def run(self) -> None: ...
+    class Begun(Task):
+        async def run(self) -> None:
+            await begun.wait()
 
+    class Turns(Task):
+        async def run(self) -> None:
+            for _ in range(10):
+                await asyncio.sleep(0)
+
+    begun = asyncio.Event()
     async with asyncio.timeout(10):
         assert await build([Holds(), Big()], resources={"db": 3})
     assert order == ["small", "big"]

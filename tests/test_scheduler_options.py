@@ -189,6 +189,7 @@ class RichDriver(Driver):
         return True
 
     def start(self) -> bool:
+        self.now += self.random.choice([0, 0, 0, 0.2])
         self.scheduler.tick(self.now)
         step = self.scheduler.next()
         if isinstance(step, Demand):

@@ -246,7 +246,7 @@ def test_a_parameter_called_force_takes_its_own_values(call, write, tmp_path):
     for arguments, told in (
         ((place,), "False "),
         ((place, "--force"), "True "),
-        (("--force", "--only", "A", place, "--force=false", "--only", "x"), "False x"),
+        (("--only", "A", "--force", place, "--force=false", "--only", "x"), "False x"),
     ):
         assert call("run", *arguments).code == 0
         assert (tmp_path / "ran").read_text() == told
