@@ -317,6 +317,7 @@ class Executor:
             if node.flags & CANCELLING:
                 continue
             node.build.owner.retrying(node, self._timers.rest(node))
+        self._timers.arm()  # for what has found no units just now, too
         if more:
             self._wake()
         if self._scheduler.sharing.abroad and self._watch is None:

@@ -186,8 +186,9 @@ class Places:
 
     def forgo(self, node: Node) -> None:
         """``node``, which is not at work, gives up what it has of the pools: it is not to run, or not from here."""
-        if node.flags & GRANTED:
-            node.flags &= ~GRANTED
+        granted = node.flags & GRANTED
+        node.flags |= GRANTED  # it may be queued a second time, and is not to be granted what it gives up
+        if granted:
             resumed = node.state == SUSPENDED and not node.flags & RETRYING
             for pool, count in _needs(node, resumed=resumed, start=not resumed):
                 self.refund(pool, count)
@@ -196,22 +197,24 @@ class Places:
                 count = pool.held.pop(node, 0)
                 if count:
                     self.refund(pool, count)
+        node.flags &= ~GRANTED
 
     def _spend(self, node: Node) -> None:
         for name, count in node.options.rate.items():
             node.build.rates[name].spent.append((self.now, count))
 
-    def tick(self, now: float) -> float | None:
-        """It is ``now``: refund what is due; when something that is waited for is due next."""
+    def tick(self, now: float) -> None:
+        """It is ``now``: refund what is due."""
         self.now = now
-        due = None
         for build in self.builds:
             for pool in build.rates.values():
                 while pool.spent and pool.spent[0][0] + pool.period <= now:
                     self.refund(pool, pool.spent.popleft()[1])
-                if pool.spent and pool.waiting and (due is None or pool.spent[0][0] + pool.period < due):
-                    due = pool.spent[0][0] + pool.period
-        return due
+
+    def due(self) -> float | None:
+        """When units of a rate come back that somebody waits for."""
+        pools = [pool for build in self.builds for pool in build.rates.values() if pool.spent and pool.waiting]
+        return min((pool.spent[0][0] + pool.period for pool in pools), default=None)
 
     def idle(self) -> Iterator[Build]:
         """The builds without a body at work, in which one that waits for others holds on to something."""

@@ -280,9 +280,13 @@ class Scheduler:
         """Whether a plan waits for ``verify``."""
         return bool(self._unverified)
 
-    def tick(self, now: float) -> float | None:
-        """It is ``now`` (seconds, by any clock): rates may have units again. The next time that is worth a tick."""
-        return self._places.tick(now)
+    def tick(self, now: float) -> None:
+        """It is ``now`` (seconds, by any clock): rates may have units again."""
+        self._places.tick(now)
+
+    def due(self) -> float | None:
+        """The next time that is worth a ``tick``; None if nobody waits for one."""
+        return self._places.due()
 
     def _release(self, demand: Demand) -> None:
         if demand.state == PLANNING:

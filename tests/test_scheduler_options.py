@@ -235,7 +235,8 @@ class RichDriver(Driver):
 
     def wait(self) -> bool:
         """Time passes, until somebody gets units of a rate."""
-        due = self.scheduler.tick(self.now)
+        self.scheduler.tick(self.now)
+        due = self.scheduler.due()
         if due is None:
             return False
         self.now = due + self.random.choice([0, 0, 0.5])
