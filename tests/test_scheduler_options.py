@@ -384,6 +384,11 @@ def test_by_seed(run: Callable[[int], None]) -> None:
         by_seed(run, seed)
 
 
+def test_what_is_queued_twice_is_not_granted_its_own_units_at_its_end() -> None:
+    """A raised priority queues a node once more; its build is stopped when it has been granted its units."""
+    by_seed(hasty, 157944330573)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("run", RUNS)
 def test_many_seeds(run: Callable[[int], None]) -> None:

@@ -56,7 +56,7 @@ class Made(Task):
         self.output().put(entered[self.name])
 
 
-class Other(Made):
+class Handmade(Made):
     """Another family."""
 
 
@@ -118,7 +118,7 @@ async def test_a_forced_run_replaces_what_was_there() -> None:
 async def test_a_wrapper_passes_force_on_to_what_it_requires() -> None:
     class Everything(WrapperTask):
         def requires(self) -> Any:
-            return [All(names=("ba",)), Raw(), Other(name="x")]
+            return [All(names=("ba",)), Raw(), Handmade(name="x")]
 
     MemoryTarget("raw").put(1)
     await made(Everything())
@@ -287,32 +287,32 @@ async def test_what_is_selected_uses_what_is_there_and_is_blocked_by_what_is_not
 
 @simulated
 async def test_classes_names_and_tasks() -> None:
-    class Some(Made):
+    class Sundry(Made):
         pass
 
     class Both(WrapperTask):
         def requires(self) -> Any:
-            return [Some(name="m"), Other(name="o"), Other(name="p")]
+            return [Sundry(name="m"), Handmade(name="o"), Handmade(name="p")]
 
-    result = await build(Both(), only=["Some", Other(name="p")])
-    assert result.missing == (Other(name="o"),)
+    result = await build(Both(), only=["Sundry", Handmade(name="p")])
+    assert result.missing == (Handmade(name="o"),)
     assert entered == {"m": 1, "p": 1}, "a wrapper is walked through; a base class takes all"
 
 
 def test_a_class_stands_for_what_derives_from_it_too() -> None:
     async def main() -> None:
-        assert await build(Other(name="o"), only=Made)
+        assert await build(Handmade(name="o"), only=Made)
         MemoryTarget.clear()
-        assert not await build(Made(name="m"), only=Other)
-        assert await build(Other(name="o"), only="Other")
-        assert await build(Made(name="m"), only=["Made", "Other"])
+        assert not await build(Made(name="m"), only=Handmade)
+        assert await build(Handmade(name="o"), only="Handmade")
+        assert await build(Made(name="m"), only=["Made", "Handmade"])
 
     simulate(main, seed=1)
 
 
 async def test_an_unknown_name_is_told_before_anything_runs() -> None:
-    with pytest.raises(TaskNotFound, match="no task is called 'Othr'; did you mean 'Other'"):
-        await build(A, only="Othr")
+    with pytest.raises(TaskNotFound, match="no task is called 'Handmad'; did you mean 'Handmade'"):
+        await build(A, only="Handmad")
     for wrong in (3, [3], [object()], [int]):
         with pytest.raises(ConfigError, match=r"build\(only=...\): expected tasks, task classes or their names"):
             await build(A, only=wrong)  # type: ignore[arg-type]
@@ -380,7 +380,7 @@ async def test_what_a_kept_flight_asks_for_is_left_out_of_no_other_build() -> No
         async def run(self) -> str:
             await go_on.wait()
             try:
-                await Other(name="z")
+                await Handmade(name="z")
             except TaskFailed:
                 return "left out"
             return "made"
@@ -392,9 +392,9 @@ async def test_what_a_kept_flight_asks_for_is_left_out_of_no_other_build() -> No
     part.cancel()
     await asyncio.wait([part])
     go_on.set()
-    other = asyncio.create_task(build(Other(name="z")))
+    other = asyncio.create_task(build(Handmade(name="z")))
     assert (await joiner)[Flies()] == "left out", "a flight goes on under its starter's options"
-    assert (await other).ran == (Other(name="z"),)
+    assert (await other).ran == (Handmade(name="z"),)
 
 
 @simulated
