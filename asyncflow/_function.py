@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from ._definition import body_kind
+from ._options import TaskOptions, check_names
 from ._task import Task
-from .errors import TaskDefinitionError
+from .errors import ConfigError, TaskDefinitionError
 
 __all__ = ["task"]
 
@@ -61,28 +62,42 @@ def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> Callable[P, AsyncT
 @overload
 def task(function: Callable[P, R], /) -> Callable[P, SyncTask[R]]: ...
 @overload
-def task(*, output: None = ..., requires: Callable[..., Any] | None = ...) -> Decorator: ...
-@overload
-def task(*, output: Callable[..., O], requires: Callable[..., Any] | None = ...) -> OutputDecorator[O]: ...
 def task(
-    function: Any = None, /, *, output: Callable[..., Any] | None = None, requires: Callable[..., Any] | None = None
+    *, output: None = ..., requires: Callable[..., Any] | None = ..., **options: Unpack[TaskOptions]
+) -> Decorator: ...
+@overload
+def task(
+    *, output: Callable[..., O], requires: Callable[..., Any] | None = ..., **options: Unpack[TaskOptions]
+) -> OutputDecorator[O]: ...
+def task(
+    function: Any = None,
+    /,
+    *,
+    output: Callable[..., Any] | None = None,
+    requires: Callable[..., Any] | None = None,
+    **options: Any,
 ) -> Any:
     """Make a function a task class: its arguments are the parameters, its result is the value.
 
     ``output`` and ``requires`` are functions of the same arguments. Calling the decorated function
-    constructs a task: ``await`` it, or give it to ``build``.
+    constructs a task: ``await`` it, or give it to ``build``. ``options`` are what a class writes as attributes:
+    ``retries``, ``retry_delay``, ``retry_on``, ``timeout``, ``priority``, ``resources``, ``hold``, ``rate``.
 
     Raises ``TaskDefinitionError`` for what is not a plain function with a name (a method, a lambda, a
     generator), for an argument without a type, ``*args`` or ``**kwargs``, and for an ``output`` or
-    ``requires`` that does not take the same arguments.
+    ``requires`` that does not take the same arguments, and for an option that is unknown or wrong.
     """
     if function is None:
-        return lambda function: _make(function, output, requires)
-    return _make(function, output, requires)
+        return lambda function: _make(function, output, requires, options)
+    return _make(function, output, requires, options)
 
 
-def _make(function: Any, output: Any, requires: Any) -> type[Task]:
+def _make(function: Any, output: Any, requires: Any, options: dict[str, Any]) -> type[Task]:
     names = _arguments(function)
+    try:
+        check_names(options, f"@task of {function.__qualname__}")
+    except ConfigError as error:
+        raise TaskDefinitionError(str(error)) from None
     values = _reader(names)
     body: dict[str, Any] = {
         "__module__": function.__module__,
@@ -94,6 +109,7 @@ def _make(function: Any, output: Any, requires: Any) -> type[Task]:
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.default is not parameter.empty:
             body[name] = parameter.default
+    body |= options
     body["run"] = _run(function, values)
     for hook, given in (("requires", requires), ("output", output)):
         if given is not None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
-from typing import Any
+from typing import Any, TypedDict
 
 from .errors import AsyncflowError, ConfigError
 
-__all__ = ["DEFAULTS", "ENGINE_OPTIONS", "Options", "amounts", "options_of", "per_second"]
+__all__ = ["DEFAULTS", "ENGINE_OPTIONS", "Options", "TaskOptions", "amounts", "check_names", "options_of", "per_second"]
 
 ENGINE_OPTIONS = (
     *("hold", "priority", "processes", "rate", "resources", "retries", "retry_delay", "retry_on", "runner"),
@@ -21,12 +21,23 @@ ENGINE_OPTIONS = (
 )
 """Names that belong to the engine; as a parameter they would become part of the task's id."""
 
-_READ = ("hold", "priority", "rate", "resources", "retries", "retry_delay", "retry_on", "timeout")
-
 LONGEST = 3600.0
 """Seconds beyond which a growing retry delay does not grow."""
 
 RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+
+
+class TaskOptions(TypedDict, total=False):
+    """The options of a task class by name, as ``@task(...)`` takes them."""
+
+    priority: float
+    retries: int | None
+    retry_delay: float | Callable[[int], float]
+    retry_on: RetryOn | list[type[BaseException]] | None
+    timeout: float | None
+    resources: Mapping[str, int]
+    hold: str | Iterable[str]
+    rate: str | Mapping[str, int]
 
 
 class Options:
@@ -92,13 +103,25 @@ _RATE = re.compile(r"\s*(\d+)\s*/\s*(\d+(?:\.\d+)?)?\s*(s|sec|second|min|minute|
 _SECONDS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
 
 
+def check_names(given: Iterable[str], place: str) -> None:
+    """Raise ``ConfigError`` for a name that is no option."""
+    known = sorted(TaskOptions.__annotations__)
+    for name in given:
+        if name not in known:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, known, n=1)
+            advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise ConfigError(f"{place} has no option {name!r}; {advice}")
+
+
 def options_of(cls: Any, base: Any) -> Options | None:
     """The options of the tasks of ``cls``, derived from ``base``; None if they differ from task to task.
 
     Raises ``ConfigError``.
     """
     own = [c for c in cls.__mro__ if not issubclass(base, c)]
-    written = [name for name in _READ if any(name in c.__dict__ for c in own)]
+    written = [name for name in TaskOptions.__annotations__ if any(name in c.__dict__ for c in own)]
     if not written:
         return DEFAULTS
     if any(isinstance(getattr(cls, name), property) for name in written):

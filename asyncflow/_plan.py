@@ -27,7 +27,8 @@ class PlanItem:
 
     task: Task
     action: Action
-    """``run``; ``skip`` (complete); ``missing`` (external, absent); ``unknown``; ``blocked`` (by one of these)."""
+    """``run``; ``skip`` (complete); ``missing`` (absent, and external or not among the ``only`` tasks); ``unknown``;
+    ``blocked`` (by one of these)."""
     reason: str
 
     def __str__(self) -> str:
@@ -98,6 +99,8 @@ def _from_dependencies(node: Node, known: dict[Node, Action]) -> Action:
         return "unknown"
     if node.state <= graph.THERE and node.state >= graph.FINAL:
         return "skip"
+    if node.flags & graph.EXCLUDED:
+        return "skip" if node.flags & graph.BYPASSED else "missing"
     below = {known[dep] for dep in node.deps}
     if below & {"missing", "unknown", "blocked"}:
         return "blocked"
@@ -107,6 +110,8 @@ def _from_dependencies(node: Node, known: dict[Node, Action]) -> Action:
 def _reason(node: Node, action: Action) -> str:
     if action == "skip":
         return "complete"
+    if action == "missing" and node.flags & graph.EXCLUDED:
+        return "not among the `only` tasks, and not complete"
     if action == "missing":
         return f"external, not there: {node.output!r}"
     if action == "unknown":

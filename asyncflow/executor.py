@@ -363,6 +363,8 @@ class Executor:
         self._tell()
         if scheduler.rests:
             self._rest_between_attempts()
+        if scheduler.rated:
+            self._timers.arm()  # for what has found no units just now, too
         if more:
             self._wake()
         if scheduler.sharing.abroad and self._watch is None:

@@ -38,6 +38,7 @@ GRANTED = 64  # has got what it needs of the pools, and waits for its place
 RESTING = 128  # its last attempt has failed, and the time for another has not come
 RETRYING = 256  # that time has come: it waits for a place
 EXCLUDED = 512  # not to be run by this build
+BYPASSED = 1024  # that, and forced: it is complete, and what it requires is looked at all the same
 
 # States of a demand.
 PLANNING, GOING, SETTLED, DELIVERED, LEFT = range(5)
@@ -71,7 +72,7 @@ class Build:
 
     __slots__ = (
         *("closed", "concurrency", "dry", "fail_fast", "failures", "guest", "home", "joined", "lanes", "listening"),
-        *("nodes", "owner", "pools", "rates", "retries", "root", "running", "table", "times"),
+        *("nodes", "owner", "pools", "rates", "retries", "root", "running", "stopped", "table", "times"),
     )
 
     def __init__(self, concurrency: int, lane_limits: tuple[int, ...], *, dry: bool = False) -> None:
@@ -82,6 +83,7 @@ class Build:
         self.rates: dict[str, Pool] = {}
         self.retries = 0  # of a task that does not say
         self.fail_fast = False
+        self.stopped = False  # by its first failure: starts nothing more
         self.nodes: list[Node] = []  # made for this build, in the order they were met
         self.times = array("d")  # seconds: started and finished, two entries a node
         self.failures: dict[

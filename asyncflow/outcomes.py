@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .errors import MissingInput, PlanError, TaskCancelled, TaskFailed, UpstreamFailed, describe
-from .graph import BLOCKED, CANCELLED, EXCLUDED, FAILED, MISSING, THERE, UNKNOWN, Demand, Node
+from .graph import BLOCKED, CANCELLED, EXCLUDED, MISSING, THERE, UNKNOWN, Demand, Node
 from .tree import map_leaves
 
 __all__ = ["answer", "failure", "root_cause", "settled", "value_of"]
@@ -35,16 +35,11 @@ def settled(demand: Demand, structure: Any) -> Any:
     """What a body gets for ``structure``, the tasks of a settled ``demand``. Raises ``PlanError``, or as ``answer``."""
     problems = [problem for _, problem in demand.problems]
     # One that was found to be wrong before, when somebody else asked for it.
-    known = [root.error for root in demand.roots if isinstance(root.error, PlanError) and _invalid(root)]
-    problems += [error for error in known if error not in problems]
+    for root in demand.roots:
+        problems += [problem for node, problem in root.demand.problems if node is root and problem not in problems]
     if problems:
         raise PlanError.of(problems)
     return answer(structure, demand.roots)
-
-
-def _invalid(node: Node) -> bool:
-    """Whether ``node`` was found to be wrong when it was planned; it has never run."""
-    return node.state == FAILED and not node.build.times[2 * node.index]
 
 
 def root_cause(node: Node) -> Node:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ._options import DEFAULTS
-from .cycles import above
 from .graph import (
     CANCELLING,
     DELIVERED,
@@ -66,7 +65,7 @@ class Places:
         for _ in range(len(builds)):
             self._turn = (self._turn + 1) % len(builds)
             build = builds[self._turn]
-            while build.running < build.concurrency and (lane := _first(build)) is not None:
+            while not build.stopped and build.running < build.concurrency and (lane := _first(build)) is not None:
                 key = lane.queue.keys[0]
                 item: Node | Demand = lane.queue.pop()
                 if self._seated(build, key, item):
@@ -190,8 +189,9 @@ class Places:
 
     def forgo(self, node: Node) -> None:
         """``node``, which is not at work, gives up what it has of the pools: it is not to run, or not from here."""
-        if node.flags & GRANTED:
-            node.flags &= ~GRANTED
+        granted = node.flags & GRANTED
+        node.flags |= GRANTED  # it may be queued a second time, and is not to be granted what it gives up
+        if granted:
             resumed = node.state == SUSPENDED and not node.flags & RETRYING
             for pool, count in _needs(node, resumed=resumed, start=not resumed):
                 self.refund(pool, count)
@@ -200,38 +200,65 @@ class Places:
                 count = pool.held.pop(node, 0)
                 if count:
                     self.refund(pool, count)
+        node.flags &= ~GRANTED
 
     def _spend(self, node: Node) -> None:
         for name, count in node.options.rate.items():
             node.build.rates[name].spent.append((self.now, count))
 
-    def tick(self, now: float) -> float | None:
-        """It is ``now``: refund what is due; when something that is waited for is due next."""
+    def tick(self, now: float) -> None:
+        """It is ``now``: refund what is due."""
         self.now = now
-        due = None
         for build in self.builds:
             for pool in build.rates.values():
                 while pool.spent and pool.spent[0][0] + pool.period <= now:
                     self.refund(pool, pool.spent.popleft()[1])
-                if pool.spent and pool.waiting.keys and (due is None or pool.spent[0][0] + pool.period < due):
-                    due = pool.spent[0][0] + pool.period
-        return due
 
-    def stuck(self) -> tuple[Node, Pool, Node] | None:
-        """A node that waits for units of a pool which bodies hold that wait for it, and one of those."""
+    def due(self) -> float | None:
+        """When units of a rate come back that somebody waits for."""
+        pools = [pool for build in self.builds for pool in build.rates.values() if pool.spent and pool.waiting.keys]
+        return min((pool.spent[0][0] + pool.period for pool in pools), default=None)
+
+    def idle(self) -> Iterator[Build]:
+        """The builds without a body at work, in which one that waits for others holds on to something."""
         self.holding = False
         for build in self.builds:
-            for pool in build.pools.values():
-                if not pool.held:
-                    continue
+            if any(pool.held for pool in build.pools.values()):
                 self.holding = True
-                node = _able(pool.waiting.peek()) if pool.waiting.keys else None
-                if node is None or node.state == SUSPENDED:
-                    continue
-                holders = [other for other in above(node) if other in pool.held]
-                if pool.capacity - sum(pool.held[other] for other in holders) < node.options.resources[pool.name]:
-                    return node, pool, holders[0]
+                if not build.running and any(pool.waiting.keys for pool in build.pools.values()):
+                    yield build
+
+    def overtake(self, build: Build) -> bool:
+        """Grant what it needs to one that waits behind others, who need what is held: nothing else will free it."""
+        return any(self._grant(item, key) for pool in build.pools.values() for key, item in pool.waiting)
+
+    def _grant(self, item: Node | Demand, key: Key, *, anyway: bool = False) -> bool:
+        node = _able(item)
+        if node is None or node.flags & GRANTED:
+            return False
+        resumed = isinstance(item, Demand)
+        needs = list(_needs(node, resumed=resumed, start=not resumed))
+        if not anyway and any(pool.free < units for pool, units in needs):
+            return False
+        for pool, units in needs:
+            pool.free -= units
+        node.flags |= GRANTED
+        # Before what has not been granted anything: the units are idle until it runs.
+        node.build.lanes[node.lane].queue.push((key[0], ENTERED, 0), item)
+        return True
+
+    def waiting(self, build: Build, nodes: set[Node]) -> tuple[Node | Demand, Node, Pool] | None:
+        """The first of ``nodes`` that waits for units, as it waits, with the pool; None if none of them does."""
+        for pool in build.pools.values():
+            for _, item in pool.waiting:
+                node = _able(item)
+                if node is not None and node in nodes and not node.flags & GRANTED:
+                    return item, node, pool
         return None
+
+    def let_go_on(self, demand: Demand, node: Node) -> None:
+        """The body of ``node`` gets the answer to ``demand`` whether there are units for it or not."""
+        self._grant(demand, (-node.priority, 0, 0), anyway=True)
 
     def refund(self, pool: Pool, count: int) -> None:
         """``count`` units of ``pool`` are there again: whoever waits for them is next."""
@@ -244,19 +271,15 @@ class Places:
                 pool.waiting.pop()
                 continue
             resumed = isinstance(item, Demand)
-            needs = list(_needs(node, resumed=resumed, start=not resumed))
+            needs = _needs(node, resumed=resumed, start=not resumed)
             short = next((other for other, units in needs if other.free < units), None)
             if short is pool:
                 return
             pool.waiting.pop()
             if short is not None:
                 short.waiting.push(key, item)
-                continue
-            for other, units in needs:
-                other.free -= units
-            node.flags |= GRANTED
-            # Before what has not been granted anything: the units are idle until it runs.
-            node.build.lanes[node.lane].queue.push((key[0], ENTERED, 0), item)
+            else:
+                self._grant(item, key)
 
 
 def _bring_pools(node: Node, build: Build, heir: Build) -> None:

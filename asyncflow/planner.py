@@ -18,7 +18,7 @@ from .account import Account
 from .bulk import Bulk
 from .clock import meter
 from .errors import ConfigError, PlanError
-from .graph import EXCLUDED, FINAL, FORCED, LOCKING, NEW, WRAPPER, Node
+from .graph import BYPASSED, EXCLUDED, FINAL, FORCED, LOCKING, NEW, WRAPPER, Node
 from .hooks import Hooks
 from .questions import Questions
 from .scheduler import Scheduler
@@ -75,7 +75,7 @@ class Planner:
                 except BaseException as error:
                     return self._scheduler.invalid(node, _raised(task, "its options", error))
             account: Account = node.build.owner
-            if account.particular and definition.has_run and not definition.external and account.forces(task):
+            if account.particular and _forced(account, task) and account.selects(task):
                 node.flags |= FORCED
             if definition.has_output:
                 try:
@@ -146,7 +146,12 @@ class Planner:
         if isinstance(answer, BaseException):
             self._scheduler.unknown(node, answer)
         elif answer:
-            self._scheduler.complete(node)
+            account: Account = node.build.owner
+            if node.state == NEW and account.particular and _forced(account, node.task):
+                node.flags |= BYPASSED  # forced, and not selected: what is both may be below it
+                self._missing(node, "complete")
+            else:
+                self._scheduler.complete(node)
         elif node.task._definition.external:
             self._scheduler.absent(node)
         else:
@@ -247,6 +252,10 @@ class Planner:
         """The last build has ended."""
         self._hooks.close()
         self._bulk.close()
+
+
+def _forced(account: Account, task: Task) -> bool:
+    return task._definition.has_run and not task._definition.external and account.forces(task)
 
 
 def _required(node: Node) -> Iterator[Any]:

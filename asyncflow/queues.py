@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import Any
 
@@ -46,6 +47,12 @@ class Queue:
         if not bucket:
             del self._buckets[heappop(self.keys)]
         return item
+
+    def __iter__(self) -> Iterator[tuple[Key, Any]]:
+        """Everything in it with its key, in order."""
+        for key in sorted(self.keys):
+            for item in self._buckets[key]:
+                yield key, item
 
 
 class Pool:

@@ -30,6 +30,11 @@ class AttemptResult:
     finished: float
     error: BaseException | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The attempt as JSON-ready values."""
+        error = None if self.error is None else describe(self.error)
+        return {"started": self.started, "finished": self.finished, "error": error}
+
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
@@ -168,7 +173,7 @@ class BuildResult:
 
     @property
     def missing(self) -> tuple[Task, ...]:
-        """The external tasks whose output is not there."""
+        """What is not there, and not this build's to make: it is external, or not among the ``only`` tasks."""
         return self._with(graph.MISSING)
 
     @property
@@ -214,6 +219,7 @@ class BuildResult:
             "schema": 1,
             "run_id": self.run_id,
             "status": self.status,
+            "why": self.why,
             "started": self.started,
             "finished": self.finished,
             "counts": dict(self.counts),
@@ -228,6 +234,7 @@ class BuildResult:
                     "blocked_by": None if result.blocked_by is None else result.blocked_by.task_id,
                     "started": result.started,
                     "finished": result.finished,
+                    "attempts": [attempt.to_dict() for attempt in result.attempts],
                 }
                 for result in self.tasks.values()
             ],
@@ -251,7 +258,10 @@ def _status(roots: Sequence[Node], nodes: Sequence[Node], *, stopped: bool) -> B
     states = {node.state for node in nodes}
     if states & {graph.FAILED, graph.UNKNOWN}:
         return "failed"
-    return "incomplete" if graph.MISSING in states else "cancelled"
+    if graph.MISSING in states:
+        return "incomplete"
+    # Blocked, and nothing here says by what: by a failure inside a flight of another build.
+    return "failed" if graph.BLOCKED in states and graph.CANCELLED not in states else "cancelled"
 
 
 def ended(nodes: Sequence[Node]) -> list[Node]:

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from . import graph
 from ._options import DEFAULTS
-from .cycles import find_cycles, tasks_of
+from .cycles import above, find_cycles, tasks_of
 from .errors import CycleError, PlanError
 from .graph import (
     BLOCKED,
+    BYPASSED,
     CANCELLED,
     CANCELLING,
     COMPLETE,
@@ -58,6 +59,7 @@ from .graph import (
     Demand,
     Node,
 )
+from .holds import stuck
 from .hub import Hub, at_work
 from .places import Places
 from .ranks import raise_priority, rank
@@ -120,7 +122,7 @@ class Scheduler:
         if step is None and self.sharing.told:
             self.sharing.told = False
             step = self._places.next()  # a body that was told of a ring goes on, in a build passed over already
-        if step is None and self._places.holding and self._break_hold():
+        while step is None and self._places.holding and self._break_hold():
             step = self._places.next()
         return step
 
@@ -129,7 +131,7 @@ class Scheduler:
         """Whether there is nothing to do but what ``next`` gives."""
         return not (
             self.checks or self.delivered or self.cancels or self.settled or self.finals or self.rests
-        ) and not (self._unverified or self._orphans)
+        ) and not (self._unverified or self._orphans or self._places.rated)
 
     def suspend(self, node: Node) -> Demand:
         """The body of ``node`` waits for more tasks: name them with ``want``, then call ``asked``.
@@ -227,7 +229,7 @@ class Scheduler:
         node.state = EXPANDING
         if node.options is not DEFAULTS:
             node.priority = node.options.priority if node.priority <= 0 else max(node.priority, node.options.priority)
-            if node.options.pooled and (problem := _impossible(node)) is not None:
+            if node.options.pooled and not node.build.dry and (problem := _impossible(node)) is not None:
                 node.demand.problems.append((node, problem))
         if node.keys:
             for other in self.sharing.hub.claim(node):
@@ -291,9 +293,13 @@ class Scheduler:
         """Whether starts are counted by the clock, so that ``tick`` has to be called in every turn."""
         return self._places.rated
 
-    def tick(self, now: float) -> float | None:
-        """It is ``now`` (seconds, by any clock): rates may have units again. The next time that is worth a tick."""
-        return self._places.tick(now)
+    def tick(self, now: float) -> None:
+        """It is ``now`` (seconds, by any clock): rates may have units again."""
+        self._places.tick(now)
+
+    def due(self) -> float | None:
+        """The next time that is worth a ``tick``; None if nobody waits for one."""
+        return self._places.due()
 
     def _release(self, demand: Demand) -> None:
         if demand.state == PLANNING:
@@ -321,12 +327,12 @@ class Scheduler:
 
     def _start_or_end(self, node: Node) -> int:
         """Nothing ``node`` waits for is left: the final state it has without running; 0 if it is to run."""
+        if node.flags & EXCLUDED:
+            return COMPLETE if node.flags & BYPASSED else MISSING  # whatever it requires: it would not be run
         if node.cause is not None:
             return BLOCKED
         if node.flags & WRAPPER and not node.flags & INPUT_RAN:
             return COMPLETE
-        if node.flags & EXCLUDED:
-            return MISSING
         self._places.queue(node)
         return 0
 
@@ -341,6 +347,8 @@ class Scheduler:
 
     def share(self, node: Node, state: int) -> None:
         """``node``, which was LOCKING, has its end: what came of the flight it has joined."""
+        if state == BLOCKED:  # by something that failed there
+            self._alarm(node)
         self._finish(node, state)
 
     # Ends --------------------------------------------------------------------------------------------
@@ -437,8 +445,8 @@ class Scheduler:
             build = node.build
             if build.listening:
                 self.finals.append(node)
-            if state > THERE and build.fail_fast and state != CANCELLED:
-                self._stop(build)
+            if state in (FAILED, MISSING, UNKNOWN):
+                self._alarm(node)
             dependents, node.dependents = node.dependents, NONE
             for other in dependents:
                 other.waiting -= 1
@@ -455,24 +463,44 @@ class Scheduler:
                 if not demand.remaining and demand.state == GOING:
                     self._settle(demand)
 
-    def _stop(self, build: Build) -> None:
-        """Something of a ``fail_fast`` build went wrong: it starts nothing more, and has got what it will get."""
-        build.fail_fast = False
-        build.concurrency = 0
-        if build.root is not None and build.root.state < SETTLED:
-            self._settle(build.root)
+    def _alarm(self, node: Node) -> None:
+        """``node`` went wrong: the ``fail_fast`` builds that want it start nothing more, and get what they have."""
+        if not any(build.fail_fast for build in self.builds):
+            return
+        # Whoever pays for it: a build may share what another has begun.
+        for other in (node, *above(node)):
+            for demand in other.roots_of:
+                if demand.parent is None and demand.build.fail_fast:
+                    demand.build.fail_fast = False
+                    demand.build.stopped = True
+                    if demand.state < SETTLED:
+                        self._settle(demand)
 
     def _break_hold(self) -> bool:
-        """Nothing can run. Is that because bodies hold on to what the tasks need that they wait for?"""
-        found = self._places.stuck()
-        if found is not None:
-            node, pool, holder = found
-            node.error = PlanError(
+        """Nothing can run. If that is because bodies hold on to what others need, something is done about it."""
+        for build in self._places.idle():
+            if self._places.overtake(build):
+                return True
+            nodes = stuck(build)
+            found = self._places.waiting(build, nodes) if nodes else None
+            if found is None:
+                continue
+            item, node, pool = found
+            holder = next((other for other in above(node) if other in pool.held), None)
+            waits = "it" if holder is not None else "what cannot run either"
+            holder = holder or next(other for other in pool.held if other is not node)
+            error = PlanError(
                 f"{node.task!r} needs {node.options.resources[pool.name]} of the resource {pool.name!r}, which "
-                f"{holder.task!r} holds while it waits for it: take {pool.name!r} out of its `hold`"
+                f"{holder.task!r} holds while it waits for {waits}: take {pool.name!r} out of its `hold`"
             )
-            self._ended(node, FAILED)
-        return found is not None
+            if isinstance(item, Demand):  # its body is told where it waits, and goes on without
+                item.problems.append((None, error))
+                self._places.let_go_on(item, node)
+            else:
+                node.error = error
+                self._ended(node, FAILED)
+            return True
+        return False
 
     def _settle(self, demand: Demand) -> None:
         demand.state = SETTLED
@@ -507,7 +535,8 @@ class Scheduler:
             return
         build.closed = True
         self.builds.remove(build)
-        if not self.builds and not self._stopping and demand.state == SETTLED and not demand.problems:
+        whole = demand.state == SETTLED and not demand.problems and not build.stopped
+        if whole and not self.builds and not self._stopping:
             # The last one out, and every node has its end: no need to go from node to node.
             self.nodes.clear()
             self._orphans.clear()
@@ -587,12 +616,13 @@ def _impossible(node: Node) -> PlanError | None:
         if count > capacity:
             return PlanError(
                 f"{node.task!r} needs {count} of the resource {name!r}, of which there is {capacity}: "
-                f'give build(resources={{"{name}": {count}}})'
+                f'give build(resources={{"{name}": {count}}}), or --resource {name}={count}'
             )
     for name, count in options.rate.items():
         if name not in build.rates:
             return PlanError(
-                f'{node.task!r} is limited by the rate {name!r}, which nobody gives: build(rate={{"{name}": "10/s"}})'
+                f"{node.task!r} is limited by the rate {name!r}, which nobody gives: "
+                f'build(rate={{"{name}": "10/s"}}), or --rate {name}=10/s'
             )
         if count > build.rates[name].capacity:
             return PlanError(

@@ -99,7 +99,7 @@ def selected(only: Only | None) -> Test | None:
     """Whether a task may run; None if every task may. Raises ``ConfigError``, ``TaskNotFound``."""
     if only is None:
         return None
-    choices: list[Any] = [only] if isinstance(only, (str, type, Task)) else list(only)
+    choices: list[Any] = [only] if isinstance(only, (str, type, Task)) or not isinstance(only, Iterable) else [*only]
     classes: list[type] = []
     tasks: set[Task] = set()
     for choice in choices:

@@ -132,6 +132,7 @@ class Sharing:
         guest = Build(build.concurrency, tuple(lane.limit for lane in build.lanes))
         guest.guest = True
         guest.owner = build.owner
+        guest.table = build.table  # what it asks for is planned as its own build would have it
         guest.pools, guest.rates, guest.retries = build.pools, build.rates, build.retries
         demand = Demand(guest)
         demand.state = GOING

@@ -61,8 +61,12 @@ class Timers:
             attempt.timer = None
 
     def tick(self) -> None:
-        """Tell the scheduler what time it is; come back when a rate has units again that somebody waits for."""
-        due = self._scheduler.tick(self._loop.time())
+        """Tell the scheduler what time it is."""
+        self._scheduler.tick(self._loop.time())
+
+    def arm(self) -> None:
+        """Come back when a rate has units again that somebody waits for."""
+        due = self._scheduler.due()
         if self._rates is not None:
             self._rates.cancel()
             self._rates = None

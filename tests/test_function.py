@@ -323,3 +323,57 @@ async def test_what_output_raises_is_a_plan_error() -> None:
 
     with pytest.raises(PlanError, match=r"empty\(name=\)\.output\(\) raised ValueError"):
         await build(empty(""))
+
+
+async def test_options_of_the_engine() -> None:
+    @task(
+        retries=2, retry_delay=0, retry_on=OSError, timeout=30, priority=5, resources={"db": 1}, hold="db", rate="api"
+    )
+    async def flaky(n: int) -> int:
+        calls.append(n)
+        if len(calls) < 3:
+            raise ConnectionError
+        return len(calls)
+
+    kind: Any = flaky
+    options = kind._definition.options
+    assert (options.retries, options.timeout, options.priority) == (2, 30, 5)
+    assert (options.resources, options.hold, options.rate) == ({"db": 1}, {"db"}, {"api": 1})
+    assert flaky(n=1).task_id == "flaky_1_" + flaky(n=1).task_id[-10:], "they are no part of what it is"
+    assert (await build(flaky(n=1), rate={"api": "100/s"}))[flaky(n=1)] == 3
+
+
+async def test_functions_among_the_options_take_no_self() -> None:
+    def later(failures: int) -> float:
+        calls.append(failures)
+        return 0
+
+    def again(error: BaseException) -> bool:
+        return isinstance(error, ConnectionError)
+
+    @task(output=lambda: MemoryTarget("it"), retries=5, retry_delay=later, retry_on=again)
+    def in_thread() -> None:
+        if len(calls) == 2:
+            raise ValueError("another")
+        raise ConnectionError
+
+    with pytest.raises(TaskFailed, match="another"):
+        await in_thread()
+    assert calls == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"retries": -1}, r"inner\.retries is -1; expected a whole number, 0 or more"),
+        ({"timeout": "1 s"}, r"inner\.timeout is '1 s'; expected a number of seconds"),
+        ({"hold": "gpu"}, r"inner\.hold is 'gpu'; expected names out of its resources"),
+        ({"retrys": 3}, r"@task of .*inner has no option 'retrys'; did you mean retries\?"),
+        ({"colour": 3}, r"@task of .*inner has no option 'colour'; there are hold, priority, rate, "),
+    ],
+)
+def test_a_wrong_option_is_told_with_the_name_of_the_function(options: Any, message: str) -> None:
+    with pytest.raises(TaskDefinitionError, match=message):
+
+        @task(**options)
+        def inner() -> None: ...

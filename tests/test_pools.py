@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asyncflow import ConfigError, PlanError, Task, TaskStarted, build, gather
+from asyncflow import ConfigError, PlanError, Task, TaskFailed, TaskStarted, build, gather
 
 working: Counter[str] = Counter()
 most: Counter[str] = Counter()
@@ -161,8 +161,8 @@ async def test_holding_what_one_waits_for_is_told_and_does_not_hang() -> None:
         async def run(self) -> str:
             try:
                 await NeedsGpu()
-            except PlanError as error:
-                return str(error)
+            except TaskFailed as error:
+                return str(error.__cause__)
             return ""
 
     async with asyncio.timeout(10):
@@ -173,6 +173,140 @@ async def test_holding_what_one_waits_for_is_told_and_does_not_hang() -> None:
     )
     assert not order
     assert (await build(Holds(), resources={"gpu": 2}))[Holds()] == ""
+
+
+async def test_two_that_hold_what_the_other_waits_for_are_told_and_do_not_hang() -> None:
+    """A ring through two pools: neither is above the other."""
+
+    class Needs(Task):
+        what: str
+
+        @property
+        def resources(self) -> dict[str, int]:  # type: ignore[override]
+            return {self.what: 1}
+
+        async def run(self) -> None: ...
+
+    class Holds(Task):
+        holds: str
+        needs: str
+
+        @property
+        def resources(self) -> dict[str, int]:  # type: ignore[override]
+            return {self.holds: 1}
+
+        @property
+        def hold(self) -> str:  # type: ignore[override]
+            return self.holds
+
+        async def run(self) -> str:
+            try:
+                await Needs(what=self.needs)
+            except TaskFailed as error:
+                return str(error.__cause__)
+            return ""
+
+    one, two = Holds(holds="gpu", needs="disk"), Holds(holds="disk", needs="gpu")
+    async with asyncio.timeout(10):
+        result = await build([one, two])
+    told = [result[task] for task in (one, two) if result[task]]
+    assert len(told) == 1, "when one has been told, the other goes on"
+    assert "holds while it waits for what cannot run either: take '" in told[0]
+
+
+async def test_a_body_that_cannot_get_back_what_its_caller_holds_is_told() -> None:
+    """The one that is waited for has let go of its unit while it waits, and the caller has taken it meanwhile."""
+    asked = asyncio.Event()
+
+    class Inner(Task):
+        resources = {"disk": 1}
+
+        async def run(self) -> str:
+            try:
+                await Leaf()
+            except PlanError as error:
+                return str(error)
+            return ""
+
+    class Leaf(Task):
+        async def run(self) -> None:
+            await asked.wait()
+
+    class Outer(Task):
+        resources = {"disk": 1}
+        hold = "disk"
+
+        async def run(self) -> str:
+            asyncio.get_running_loop().call_later(0.01, asked.set)
+            return await Inner()
+
+    async with asyncio.timeout(10):
+        result = await build([Inner(), Outer()])
+    assert "needs 1 of the resource 'disk', which Outer() holds while it waits for it" in result[Outer()]
+
+
+async def test_nobody_is_told_while_the_clock_can_help() -> None:
+    """Nothing is at work, and what is held is wanted; but what the holder waits for only waits for its rate."""
+
+    class Limited(Task):
+        n: int
+        rate = "api"
+
+        async def run(self) -> None: ...
+
+    class Holds(Task):
+        resources = {"db": 1}
+        hold = "db"
+
+        async def run(self) -> None:
+            await Limited(n=1)
+
+    result = await build([Limited(n=0), Holds(), Query(n=0)], rate={"api": "1/0.05s"})
+    assert result.counts == {"succeeded": 4}
+
+
+async def test_what_is_held_is_no_reason_to_stand_behind_who_waits_for_it() -> None:
+    """The first in the queue wants more than is free as long as the holder waits for the second."""
+
+    class Small(Task):
+        resources = {"db": 1}
+
+        async def run(self) -> None:
+            order.append("small")
+
+    class Big(Task):
+        resources = {"db": 3}
+        priority = 20
+
+        def requires(self) -> Task:
+            return Begun()
+
+        async def run(self) -> None:
+            order.append("big")
+
+    class Holds(Task):
+        resources = {"db": 1}
+        hold = "db"
+        priority = 10
+
+        async def run(self) -> None:
+            begun.set()
+            await Turns()
+            await Small()
+
+    class Begun(Task):
+        async def run(self) -> None:
+            await begun.wait()
+
+    class Turns(Task):
+        async def run(self) -> None:
+            for _ in range(10):
+                await asyncio.sleep(0)
+
+    begun = asyncio.Event()
+    async with asyncio.timeout(10):
+        assert await build([Holds(), Big()], resources={"db": 3})
+    assert order == ["small", "big"]
 
 
 async def test_two_that_hold_one_each_of_what_the_others_wait_for_take_turns() -> None:

@@ -15,7 +15,7 @@ import pytest
 import asyncflow
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-HELLO, TASKS, USE, WATCH = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+HELLO, TASKS, USE, WATCH, LIMITS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_hello_world(tmp_path: Path) -> None:
@@ -44,6 +44,23 @@ async def test_the_tasks_and_what_is_done_with_them(
     assert again.counts == {"complete": 1}
     assert run.done
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2", "3"]
+
+
+async def test_retries_and_limits() -> None:
+    calls: list[str] = []
+
+    async def download(url: str) -> bytes:
+        calls.append(url)
+        if len(calls) == 1:
+            raise ConnectionError
+        return b"page"
+
+    space: dict[str, Any] = {"__name__": "readme", "download": download, "urls": ["a", "b"], "Task": asyncflow.Task}
+    space["build"] = asyncflow.build
+    exec("async def use():\n" + textwrap.indent(LIMITS, "    ") + "    return result\n", space)
+    result = await space["use"]()
+    assert result.ok
+    assert len(calls) == 3
 
 
 def test_what_it_says_is_there() -> None:

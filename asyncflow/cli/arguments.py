@@ -8,11 +8,12 @@ import inspect
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from .. import registry
+from .._options import per_second
 from .._task import Task
-from ..errors import ParameterError, TaskNotFound
+from ..errors import ConfigError, ParameterError, TaskNotFound
 from ..parameters import MISSING, BoolParameter, Parameter, parameters_of, parse_value
 from ..parameters.defaults import find_default
 from .errors import CommandError
@@ -54,7 +55,7 @@ _EXAMPLES = {
   asyncflow run hello.py:Total
   asyncflow run hello.py:Total --upto 4
   asyncflow run -j 8 pipelines.report:Report --date 2026-01-31
-  asyncflow run report.py:Report --set Clean.part=3
+  asyncflow run report.py:Report --set Clean.part=3 --only Clean --force=upstream
   asyncflow run report.py:Report --json > result.json""",
     "plan": """\
   asyncflow plan report.py:Report --date 2026-01-31
@@ -79,6 +80,14 @@ class Options(argparse.Namespace):
     overrides: list[str]
     jobs: int | None
     threads: int | None
+    fail_fast: bool
+    force: bool | Literal["upstream"]
+    only: list[str]
+    retries: int
+    timeout: float | None
+    grace: float | None
+    resources: list[tuple[str, int]]
+    rates: list[tuple[str, str]]
     dry_run: bool
     json: bool
     quiet: bool
@@ -88,8 +97,15 @@ class Options(argparse.Namespace):
     """Whether an error is told as JSON, too; known before the arguments have been understood."""
 
     def __init__(self) -> None:
-        super().__init__(reference=None, rest=[], overrides=[], jobs=None, threads=None)
+        super().__init__(reference=None, rest=[], jobs=None, threads=None, retries=0, timeout=None, grace=None)
+        self.overrides, self.only, self.resources, self.rates = [], [], [], []
+        self.fail_fast = self.force = False
         self.dry_run = self.json = self.quiet = self.full_traceback = self.help = self.json_errors = False
+
+    def add(self, found: Mapping[str, Any]) -> None:
+        """Take over what was given after the task; what may be given several times is added to."""
+        for name, value in found.items():
+            setattr(self, name, [*getattr(self, name), *value] if isinstance(value, list) else value)
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -104,6 +120,12 @@ class OptionParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             **options,
         )
+
+    def _parse_optional(self, arg_string: str) -> Any:
+        action = self._option_string_actions.get(arg_string)
+        # Its value stands behind a "=": what comes after it is the task.
+        bare = action is not None and action.dest == "force"
+        return super()._parse_optional(f"{arg_string}=targets" if bare else arg_string)
 
     def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ")
@@ -156,9 +178,26 @@ def _add_options(parser: OptionParser, command: str, taken: frozenset[str] = fro
     if command == "run":
         add("-j", "--jobs", type=_count, metavar="N", help="bodies at work at once (default: 1,000)")
         add("--threads", type=_count, metavar="N", help="how many of them may be sync bodies (default: 32)")
+        add("-x", "--fail-fast", action="store_true", dest="fail_fast", help="stop at the first failure")
+        add("-k", "--keep-going", action="store_false", dest="fail_fast", help="make what can be made (the default)")
+        add("--retries", type=_retries, metavar="N", help="attempts after a failed one, for tasks that do not say")
+        add("--timeout", type=_seconds, metavar="SECONDS", help="stop the build after so long")
+        add("--grace", type=_seconds, metavar="SECONDS", help="what bodies have for stopping (default: 1)")
+        units = {"action": "append", "dest": "resources", "type": _resource, "metavar": "NAME=N"}
+        add("--resource", help="units there are of what tasks share, e.g. db=4", **units)
+        starts = {"action": "append", "dest": "rates", "type": _rate, "metavar": "NAME=N/TIME"}
+        add("--rate", help="starts in how much time, e.g. api=10/s", **starts)
         add("-n", "--dry-run", action="store_true", dest="dry_run", help="only show the plan; nothing is executed")
         add("-q", "--quiet", action="store_true", help="say nothing but errors")
     if command != "list":
+        add(
+            "--force",
+            nargs="?",
+            type=_force,
+            metavar="=upstream",
+            help="run the task although it is complete; with =upstream, all it requires as well",
+        )
+        add("--only", action="append", metavar="FAMILY", help="run no other tasks; may be given several times")
         add(
             "--set",
             action="append",
@@ -179,6 +218,48 @@ def _count(text: str) -> int:
     if count < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not valid: expected a whole number of at least 1")
     return count
+
+
+def _retries(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid: expected a whole number, 0 or more")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid: expected a number of seconds, 0 or more, e.g. 30")
+    return seconds
+
+
+def _force(text: str) -> bool | Literal["upstream"]:
+    if text not in ("targets", "upstream"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid: expected --force, or --force=upstream")
+    return True if text == "targets" else "upstream"
+
+
+def _resource(text: str) -> tuple[str, int]:
+    name, _, count = text.partition("=")
+    if not name or not count.isdecimal() or not int(count):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not valid: expected NAME=N with a whole number of at least 1, e.g. db=4"
+        )
+    return name, int(count)
+
+
+def _rate(text: str) -> tuple[str, str]:
+    name, _, rate = text.partition("=")
+    try:
+        per_second(rate if name else "", "--rate")
+    except ConfigError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not valid: expected NAME=N/TIME, e.g. api=10/s, api=100/min, api=3/10s"
+        ) from None
+    return name, rate
 
 
 class TaskParser(OptionParser):
@@ -218,9 +299,7 @@ class TaskParser(OptionParser):
             raise self.unknown(next((item for item in extra if item.startswith("-")), extra[0]))
         found = vars(given)
         texts = {name: found.pop(_dest(name)) for name in self.parameters if _dest(name) in found}
-        # --set may be given on both sides of the task.
-        found["overrides"] = [*options.overrides, *found.get("overrides", ())]
-        vars(options).update(found)
+        options.add(found)
         return texts
 
     def task(self, texts: Mapping[str, str]) -> Task:
@@ -344,9 +423,17 @@ def _overridden(items: Sequence[str]) -> Iterator[tuple[type[Task], Parameter[An
 def as_typed(command: str, reference: str, options: Options, parameters: Sequence[str]) -> str:
     """The command that does the same again, ready for a shell. No hidden value is in it."""
     words = ["asyncflow", command]
-    for flag, count in (("--jobs", options.jobs), ("--threads", options.threads)):
-        words += [] if count is None else [flag, str(count)]
-    words += [flag for flag, given in (("--quiet", options.quiet), ("--json", options.json)) if given]
+    for flag, number in (
+        *(("--jobs", options.jobs), ("--threads", options.threads), ("--retries", options.retries or None)),
+        *(("--timeout", options.timeout), ("--grace", options.grace)),
+    ):
+        words += [] if number is None else [flag, f"{number:g}"]
+    for flag, given in (("--resource", options.resources), ("--rate", options.rates)):
+        words += [word for name, amount in given for word in (flag, f"{name}={amount}")]
+    words += [word for family in options.only for word in ("--only", family)]
+    words += ["--force" if options.force is True else "--force=upstream"] if options.force else []
+    switches = (("--fail-fast", options.fail_fast), ("--quiet", options.quiet), ("--json", options.json))
+    words += [flag for flag, on in switches if on]
     for cls, parameter, text in _overridden(options.overrides):
         shown = "***" if parameter.hidden else text
         words += ["--set", f"{cls.get_task_family()}.{parameter.name}={shown}"]

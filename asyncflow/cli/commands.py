@@ -12,10 +12,10 @@ from typing import Any
 
 from .. import _build
 from .._task import Task
-from ..errors import BuildFailed, PlanError
-from ..events import Event, FinalStatus, TaskFinished
+from ..errors import AmbiguousTask, BuildFailed, PlanError, TaskNotFound
+from ..events import Event, FinalStatus, TaskFinished, TaskRetry
 from ..parameters import override
-from ..registry import suggestion
+from ..registry import get_task_class, suggestion
 from ..result import BuildResult
 from . import report
 from .arguments import (
@@ -135,7 +135,9 @@ def _help(terminal: Terminal, parser: OptionParser) -> None:
 class _Watch:
     """Remembers how tasks ended: a build that is cancelled has no result."""
 
-    def __init__(self) -> None:
+    def __init__(self, terminal: Terminal, options: Options) -> None:
+        self._say = (lambda *lines: None) if options.quiet else terminal.say
+        self._retries = options.retries
         self.started = time.monotonic()
         self.counts: Counter[FinalStatus] = Counter()
         self.failures: list[report.Failure] = []
@@ -145,14 +147,24 @@ class _Watch:
             self.counts[event.status] += 1
             if event.status in ("failed", "unknown"):
                 self.failures.append(report.Failure(event.task, event.status, event.error, event.duration))
+        elif isinstance(event, TaskRetry):
+            self._say(report.retry_line(event, self._retries))
 
 
 def _run(terminal: Terminal, task: Task, options: Options, again: str) -> int:
-    watch = _Watch()
+    watch = _Watch(terminal, options)
     building = _build.build(
         task,
         concurrency=options.jobs or _build.CONCURRENCY,
         threads=options.threads or _build.THREADS,
+        grace=_build.GRACE if options.grace is None else options.grace,
+        timeout=options.timeout,
+        retries=options.retries,
+        resources=dict(options.resources),
+        rate=dict(options.rates),
+        fail_fast=options.fail_fast,
+        force=options.force,
+        only=_only(options),
         on_event=watch,
     )
     with Interrupts(terminal) as interrupts:
@@ -165,15 +177,27 @@ def _run(terminal: Terminal, task: Task, options: Options, again: str) -> int:
         except SystemExit as error:  # in a child task of a body's own: asyncio stops the loop for it
             message = f"a task raised SystemExit({error.code!r}) in an asyncio task of its own, which ends the loop"
             raise CommandError(message, hint="raise another exception", code="system_exit", exit_code=1) from error
-        _finished(terminal, result, options)
+        _finished(terminal, result, options, again)
         return result.exit_code if interrupts.received is None else 128 + interrupts.received
 
 
-def _finished(terminal: Terminal, result: BuildResult, options: Options) -> None:
+def _only(options: Options) -> list[type[Task]] | None:
+    """The classes ``--only`` names; None if it was not given."""
+    try:
+        return [get_task_class(family) for family in options.only] or None
+    except TaskNotFound as error:
+        raise CommandError(f"--only: {error}", hint="asyncflow list names the tasks", code="task_not_found") from error
+    except AmbiguousTask as error:
+        raise CommandError(f"--only: {error}", code="ambiguous_task") from error
+
+
+def _finished(terminal: Terminal, result: BuildResult, options: Options, again: str) -> None:
     if not result.ok:
         failures = report.failures_of(result)
         terminal.say(*report.failure_lines(failures, full=options.full_traceback))
-        if not failures:
+        if result.why is not None:
+            terminal.say((BLOCKED, f" stopped: {result.why}"), (Styled("hint:", "cyan"), f" to go on: {again}"))
+        elif not failures:
             terminal.say(*_reasons(result))
     if not (result.ok and options.quiet):
         terminal.say(report.counts_line(result.counts, result.duration, ok=result.ok))
@@ -210,9 +234,10 @@ def _cancelled(terminal: Terminal, watch: _Watch, signal: int | None, options: O
 
 
 def _plan(terminal: Terminal, task: Task, options: Options) -> int:
+    only = _only(options)
     with Interrupts(terminal) as interrupts:
         try:
-            plan = run_to_end(terminal, interrupts, _build.plan(task))
+            plan = run_to_end(terminal, interrupts, _build.plan(task, force=options.force, only=only))
         except asyncio.CancelledError:
             code = 128 + (interrupts.received or 0)
             raise CommandError("interrupted", code="interrupted", exit_code=code) from None

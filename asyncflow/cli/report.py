@@ -6,13 +6,14 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from .._options import Options as TaskOptions
 from .._plan import Plan
 from .._task import Task
 from ..errors import PlanError
-from ..events import FinalStatus
+from ..events import FinalStatus, TaskRetry
 from ..result import BuildResult
 from .frames import Frame, user_frames
-from .terminal import BLOCKED, DONE, FAILED, Line, Piece, Styled, escape
+from .terminal import AGAIN, BLOCKED, DONE, FAILED, Line, Piece, Styled, escape
 
 __all__ = [
     "Failure",
@@ -21,6 +22,7 @@ __all__ = [
     "failures_of",
     "plan_text",
     "problem_lines",
+    "retry_line",
     "seconds",
     "traceback_lines",
     "unexpected_lines",
@@ -54,6 +56,7 @@ class Failure(NamedTuple):
     duration: float = 0.0
     blocks: Sequence[Task] = ()
     output: object = None
+    attempts: int = 1
 
 
 def failures_of(result: BuildResult) -> list[Failure]:
@@ -66,8 +69,19 @@ def failures_of(result: BuildResult) -> list[Failure]:
     found = []
     for task in (*result.failed, *result.unknown, *result.missing):
         item = result.tasks[task]
-        found.append(Failure(task, item.status, item.error, item.duration, blocked.get(task, ()), item.output))
+        blocks = blocked.get(task, ())
+        failure = Failure(task, item.status, item.error, item.duration, blocks, item.output, len(item.attempts))
+        found.append(failure)
     return found
+
+
+def retry_line(event: TaskRetry, retries: int) -> Line:
+    """``↻ Fetch(n=3)  attempt 1 of 4 failed: OSError: no route; again in 2.10 s``; ``retries`` is the build's."""
+    options = event.task._definition.options or TaskOptions(event.task, repr(event.task))
+    most = 1 + (retries if options.retries is None else options.retries)
+    name = Styled(_clip(repr(event.task)), "bold")
+    what = f"  attempt {event.attempt:,} of {most:,} failed: {_one_line(event.error)}; again in {seconds(event.wait)}"
+    return (AGAIN, " ", name, what)
 
 
 def failure_lines(failures: Sequence[Failure], *, full: bool = False) -> Iterator[Line]:
@@ -84,12 +98,16 @@ def _failure(failure: Failure, full: bool) -> Iterator[Line]:
     name: Piece = Styled(_clip(repr(failure.task)), "bold")
     error = failure.error
     if failure.status == "missing":
-        yield (symbol, " ", name, "  is external, and its output is missing")
-        yield (f"    {_clip(repr(failure.output))}",)
+        external = failure.task._definition.external
+        why = "is external, and its output is missing" if external else "is not selected (--only), and is not complete"
+        yield (symbol, " ", name, f"  {why}")
+        if failure.output is not None:
+            yield (f"    {_clip(repr(failure.output))}",)
     elif failure.status == "unknown":
         yield (symbol, " ", name, "  cannot tell whether it is complete")
     else:
-        yield (symbol, " ", name, f"  failed after {seconds(failure.duration)}")
+        which = f", at attempt {failure.attempts:,}" if failure.attempts > 1 else ""
+        yield (symbol, " ", name, f"  failed after {seconds(failure.duration)}{which}")
     if error is not None and failure.status != "missing":
         yield from traceback_lines(error) if full else _error(error, type(failure.task).__module__)
     if failure.blocks:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, Literal, NamedTuple, TextIO, TypeAlias
 
 __all__ = [
+    "AGAIN",
     "BLOCKED",
     "DONE",
     "FAILED",
@@ -31,7 +32,7 @@ __all__ = [
 Style = Literal["bold", "dim", "red", "green", "yellow", "cyan"]
 
 _CODES: Mapping[Style, str] = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
-_ASCII = str.maketrans({"✓": "+", "✗": "x", "⊘": "-", "●": "*", "→": "->", "│": "|", "·": ",", "…": "..."})
+_ASCII = str.maketrans({"✓": "+", "✗": "x", "⊘": "-", "↻": "~", "●": "*", "→": "->", "│": "|", "·": ",", "…": "..."})
 
 
 class Styled(NamedTuple):
@@ -48,6 +49,7 @@ Line: TypeAlias = tuple[Piece, ...]
 DONE: Final = Styled("✓", "green")
 FAILED: Final = Styled("✗", "red")
 BLOCKED: Final = Styled("⊘", "yellow")
+AGAIN: Final = Styled("↻", "yellow")
 
 
 class CannotWrite(Exception):

@@ -118,3 +118,6 @@ class WrongExists(Target):
 
 
 task(output=3)  # type: ignore[call-overload]
+task(retries="3")  # type: ignore[call-overload]
+task(retrys=3)  # type: ignore[call-overload]
+task(resources=["db"])  # type: ignore[call-overload]

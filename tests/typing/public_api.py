@@ -261,6 +261,15 @@ def thrice(n: int) -> str:
     return str(n)
 
 
+@task(retries=3, retry_delay=0.5, retry_on=OSError, timeout=30, priority=5, resources={"db": 1}, hold="db", rate="api")
+async def fetch(n: int) -> bytes:
+    return bytes(n)
+
+
+@task(output=lambda n: LocalTarget("x"), retries=3, retry_delay=lambda n: n * 2.0, retry_on=[OSError], rate={"api": 2})
+def fetch_into(n: int) -> None: ...
+
+
 def _place(name: str) -> LocalTarget:
     return LocalTarget(name)
 
@@ -279,6 +288,8 @@ async def functions() -> None:
     assert_type(await subtract(1, 2), int)
     assert_type(await twice(1), str)
     assert_type(await thrice(n=1), str)
+    assert_type(await fetch(n=1), bytes)
+    assert_type(await fetch_into(n=1), LocalTarget)
     assert_type(await write("x"), LocalTarget)
     assert_type(await write_in_thread(name="x"), LocalTarget)
     assert_type(await gather(add(1), write("x")), tuple[int, LocalTarget])

@@ -1,0 +1,56 @@
+"""Bodies that hold on to units of a pool while they wait for other tasks: can what they wait for ever end?
+
+Several may wait for each other in this way, one holding what the other's tasks need. Whether they do is found by
+reduction, as for any resources with several units (Holt, "Some deadlock properties of computer systems", 1972):
+let every node end that can end with what is free, take what it held as free, and go on until none is left or
+none can. Those that are left never will.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from .graph import FINAL, LOCKING, RESTING, RUNNING, SETTLED, Build, Node
+from .queues import Pool
+
+__all__ = ["stuck"]
+
+
+def stuck(build: Build) -> set[Node]:
+    """The nodes of ``build``, of which no body is at work, that can never end. What others make is trusted to end."""
+    left = {node for node in build.nodes if node.build is build and not _trusted(node)}
+    held: Counter[Pool] = Counter()
+    for node in left:
+        for pool, count in _held(node).items():
+            held[pool] += count
+    order = [node for node in reversed(build.nodes) if node in left]  # what is required was met later, mostly
+    while True:
+        ended = {node for node in order if node in left and _can_end(node, left, held)}
+        if not ended:
+            return left
+        order = [node for node in order if node in left]
+
+
+def _trusted(node: Node) -> bool:
+    return node.state >= FINAL or node.state in (RUNNING, LOCKING) or bool(node.flags & RESTING)
+
+
+def _held(node: Node) -> dict[Pool, int]:
+    return {pool: pool.held[node] for name in node.options.hold if node in (pool := node.build.pool(name)).held}
+
+
+def _can_end(node: Node, left: set[Node], held: Counter[Pool]) -> bool:
+    """Whether ``node`` can end as things are; it is taken out of ``left``, and its units out of ``held``, if so."""
+    if any(dep in left for dep in node.deps):
+        return False
+    if any(root in left for demand in node.children if demand.state < SETTLED for root in demand.roots):
+        return False
+    own = _held(node)
+    for name, count in node.options.resources.items():
+        pool = node.build.pool(name)
+        if pool.capacity - held[pool] + own.get(pool, 0) < count:
+            return False
+    left.discard(node)
+    for pool, count in own.items():
+        held[pool] -= count
+    return True
