@@ -30,6 +30,7 @@ from .runners import Runner
 from .runners.loop import LoopRunner
 from .runners.thread import ThreadRunner
 from .scheduler import Scheduler
+from .stopping import Stopping
 from .target import Target
 from .timers import Timers
 from .tree import leaves, settle
@@ -68,7 +69,7 @@ class Executor:
         self._awake = False
         self._watch: asyncio.TimerHandle | None = None
         self._context = contextvars.Context()
-        self._stopping: dict[Attempt, tuple[asyncio.Future[None], asyncio.TimerHandle]] = {}
+        self._stopping = Stopping(loop, self._stop, self._give_up)
         self._confirming: dict[Attempt, asyncio.Task[None]] = {}
         self._loose: set[asyncio.Task[Any]] = set()  # held strongly: the loop only knows its tasks weakly
 
@@ -296,11 +297,8 @@ class Executor:
             attempt.timer = None
         attempt.fence()  # what it has left behind, a thread or a task of its own, publishes nothing any more
         node.build.times[2 * node.index + 1] = self._clock()
-        if attempt.cancelled and (stopping := self._stopping.pop(attempt, None)):
-            future, timer = stopping
-            timer.cancel()
-            if not future.done():
-                future.set_result(None)
+        if attempt.cancelled:
+            self._stopping.ended(attempt)
         return True
 
     # Other loops -------------------------------------------------------------------------------------
@@ -436,7 +434,7 @@ class Executor:
         while self._scheduler.cancels:
             node = self._scheduler.cancels.popleft()
             if node.attempt is not None:
-                self._ask_to_stop(node.attempt)
+                self._stopping.begin(node.attempt)
             elif node.flags & (RESTING | RETRYING):  # between two attempts
                 self._timers.dismiss(node)
                 self._scheduler.cancelled(node)
@@ -446,20 +444,8 @@ class Executor:
         attempt.timer = None
         if attempt.node.attempt is attempt and not attempt.cancelled:
             attempt.timed_out = True
-            self._ask_to_stop(attempt)
+            self._stopping.begin(attempt)
             self._wake()
-
-    def _ask_to_stop(self, attempt: Attempt) -> None:
-        if attempt in self._stopping:
-            return
-        account: Account = attempt.node.build.owner
-        attempt.cancelled = True
-        attempt.fence()
-        future = self.loop.create_future()
-        self._stopping[attempt] = future, self.loop.call_later(account.grace / 2, self._insist, attempt)
-        account.stopping.add(future)
-        future.add_done_callback(account.stopping.discard)
-        self._stop(attempt)
 
     def _stop(self, attempt: Attempt) -> None:
         """Ask the body to stop, or what confirms its outputs after it."""
@@ -469,29 +455,14 @@ class Executor:
         else:
             confirming.cancel()
 
-    def _insist(self, attempt: Attempt) -> None:
-        if attempt.node.attempt is attempt:  # it has swallowed the first cancel
-            self._stop(attempt)
-            self._again(attempt, self._abandon)
-
-    def _again(self, attempt: Attempt, step: Callable[[Attempt], None]) -> None:
-        """Call ``step(attempt)`` after another half of the grace, unless the body ends before."""
-        if attempt in self._stopping:
-            future, _ = self._stopping[attempt]
-            timer = self.loop.call_later(attempt.node.build.owner.grace / 2, step, attempt)
-            self._stopping[attempt] = future, timer
-
-    def _abandon(self, attempt: Attempt) -> None:
+    def _give_up(self, attempt: Attempt) -> None:
+        """The body has not stopped in time: it is left behind, and can publish nothing any more."""
         node = attempt.node
-        if node.attempt is attempt and attempt.publishing:
-            # What it is making visible will be there: it is not said to be given up before that has ended.
-            self._again(attempt, self._abandon)
-        elif node.attempt is attempt:
-            node.build.owner.abandoned(node.task, self._runners[node.lane].stack(attempt))
-            if node.lane == LOOP:
-                self._loose.add(attempt.handle)
-                attempt.handle.add_done_callback(self._loose.discard)
-            self.cancelled(attempt)
+        node.build.owner.abandoned(node.task, self._runners[node.lane].stack(attempt))
+        if node.lane == LOOP:
+            self._loose.add(attempt.handle)
+            attempt.handle.add_done_callback(self._loose.discard)
+        self.cancelled(attempt)
 
     def _tell(self) -> None:
         """Pass on what has ended."""
