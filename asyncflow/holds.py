@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+from .errors import PlanError
 from .graph import FINAL, LOCKING, RESTING, RUNNING, SETTLED, Build, Node
 from .queues import Pool
 
-__all__ = ["stuck"]
+__all__ = ["impossible", "stuck"]
 
 
 def stuck(build: Build) -> set[Node]:
@@ -54,3 +55,27 @@ def _can_end(node: Node, left: set[Node], held: Counter[Pool]) -> bool:
     for pool, count in own.items():
         held[pool] -= count
     return True
+
+
+def impossible(node: Node) -> PlanError | None:
+    """What ``node`` needs of the pools and will never get."""
+    build, options = node.build, node.options
+    for name, count in options.resources.items():
+        capacity = build.pool(name).capacity
+        if count > capacity:
+            return PlanError(
+                f"{node.task!r} needs {count} of the resource {name!r}, of which there is {capacity}: "
+                f'give build(resources={{"{name}": {count}}}), or --resource {name}={count}'
+            )
+    for name, count in options.rate.items():
+        if name not in build.rates:
+            return PlanError(
+                f"{node.task!r} is limited by the rate {name!r}, which nobody gives: "
+                f'build(rate={{"{name}": "10/s"}}), or --rate {name}=10/s'
+            )
+        if count > build.rates[name].capacity:
+            return PlanError(
+                f"{node.task!r} takes {count} starts of the rate {name!r} at once, which gives "
+                f"{build.rates[name].capacity} in {build.rates[name].period:g} s"
+            )
+    return None

@@ -59,8 +59,9 @@ from .graph import (
     Demand,
     Node,
 )
-from .holds import stuck
+from .holds import impossible, stuck
 from .hub import Hub, at_work
+from .leaving import Leaving
 from .places import Places
 from .ranks import raise_priority, rank
 from .sharing import Sharing
@@ -90,10 +91,10 @@ class Scheduler:
         self.rests: deque[Node] = deque()
         self.sharing = Sharing(self, hub, post, gone)
         self._places = Places(self.sharing.may_run)
+        self._leaving = Leaving(self.sharing, self._places, self.forget)
         self._unverified: deque[Demand] = deque()
         self._successors: dict[Node, Node] = {}  # wanted again while the old body is being stopped
         self._stopping = 0  # bodies that are being stopped
-        self._orphans: dict[Node, None] = {}  # still wanted, and perhaps on the account of a build that has left
 
     # Wanting -----------------------------------------------------------------------------------------
 
@@ -116,8 +117,8 @@ class Scheduler:
 
     def next(self) -> Node | Demand | None:
         """The next thing there is a place for: a node to start, or a demand to answer. It has its place."""
-        if self._orphans:
-            self._hand_over()
+        if self._leaving.orphans:
+            self._leaving.hand_over()
         step = self._places.next()
         if step is None and self.sharing.told:
             self.sharing.told = False
@@ -131,7 +132,7 @@ class Scheduler:
         """Whether there is nothing to do but what ``next`` gives."""
         return not (
             self.checks or self.delivered or self.cancels or self.settled or self.finals or self.rests
-        ) and not (self._unverified or self._orphans or self._places.rated)
+        ) and not (self._unverified or self._leaving.orphans or self._places.rated)
 
     def suspend(self, node: Node) -> Demand:
         """The body of ``node`` waits for more tasks: name them with ``want``, then call ``asked``.
@@ -229,7 +230,7 @@ class Scheduler:
         node.state = EXPANDING
         if node.options is not DEFAULTS:
             node.priority = node.options.priority if node.priority <= 0 else max(node.priority, node.options.priority)
-            if node.options.pooled and not node.build.dry and (problem := _impossible(node)) is not None:
+            if node.options.pooled and not node.build.dry and (problem := impossible(node)) is not None:
                 node.demand.problems.append((node, problem))
         if node.keys:
             for other in self.sharing.hub.claim(node):
@@ -307,7 +308,7 @@ class Scheduler:
             if demand.problems or demand.build.dry:
                 self._settle(demand)
             if demand.problems:
-                self._unwant(demand)  # nothing of it is executed, unless another demand wants it too
+                self._leaving.unwant(demand)  # nothing of it is executed, unless another demand wants it too
         if demand.parent is not None:
             for root in demand.roots:
                 raise_priority(root, demand.parent.priority, self._places.queue)
@@ -339,7 +340,7 @@ class Scheduler:
     def answer(self, demand: Demand) -> None:
         """The body that waits for ``demand`` gets its problems, and goes on; nothing more is done for it."""
         self._settle(demand)
-        self._unwant(demand)
+        self._leaving.unwant(demand)
 
     def look_again(self, node: Node) -> None:
         """Has somebody else made what ``node``, which is LOCKING, would make?"""
@@ -418,7 +419,7 @@ class Scheduler:
         for demand in node.children:
             if demand.state < DELIVERED:
                 demand.state = LEFT
-                self._unwant(demand)
+                self._leaving.unwant(demand)
 
     def _table(self, node: Node) -> dict[Task, Node]:
         return self.nodes if node.build.table is None else node.build.table
@@ -526,7 +527,7 @@ class Scheduler:
             node.outstanding -= 1
             if not node.outstanding:
                 self._places.take(node)
-        self._unwant(demand)
+        self._leaving.unwant(demand)
 
     def close(self, demand: Demand) -> None:
         """A build has got what it will get, or leaves: drop its demand. What only it wanted is cancelled."""
@@ -539,11 +540,11 @@ class Scheduler:
         if whole and not self.builds and not self._stopping:
             # The last one out, and every node has its end: no need to go from node to node.
             self.nodes.clear()
-            self._orphans.clear()
+            self._leaving.orphans.clear()
             build.root = build.table = None
             return
         demand.state = LEFT
-        self._unwant(demand)
+        self._leaving.unwant(demand)
 
     def bury(self) -> None:
         """This scheduler's loop is gone: what its nodes claim is free, and those who wait for them are told."""
@@ -552,31 +553,7 @@ class Scheduler:
                 if node.state < FINAL:
                     self.sharing.bury(node)
 
-    def _unwant(self, demand: Demand) -> None:
-        """Take the demand's wants back: forget what nobody else wants, hand over what others still do."""
-        stack, demand.roots = demand.roots, []
-        for root in stack:
-            if root.roots_of:
-                root.roots_of.pop(demand, None)
-        kept: list[Node] = []
-        while stack:
-            node = stack.pop()
-            node.wanted -= 1
-            if node.wanted or self.sharing.keep(node):
-                kept.append(node)
-                continue
-            stack += node.deps
-            for child in node.children:
-                if child.state == DELIVERED:  # the others leave when the body has been stopped
-                    child.state = LEFT
-                    stack += child.roots
-                    child.roots = []
-            if node.build is not demand.build and node.state in (RUNNING, SUSPENDED):
-                self._places.move(node, demand.build)  # who was the last to want it waits until it has stopped
-            self._forget(node)
-        self._orphans.update((node, None) for node in kept if node.build.closed)
-
-    def _forget(self, node: Node) -> None:
+    def forget(self, node: Node) -> None:
         """Nobody wants ``node`` any more."""
         if node.state in (RUNNING, SUSPENDED):
             node.flags |= CANCELLING
@@ -590,47 +567,6 @@ class Scheduler:
                 self._planned(node.demand)
         self._remove(node)
 
-    def _hand_over(self) -> None:
-        """What a build that has left paid for, and others still want, goes to the account of one of those."""
-        stack = list(self._orphans)
-        self._orphans.clear()
-        while stack:
-            node = stack.pop()
-            if not node.build.closed or not node.wanted:
-                continue
-            heir = next((build for build in _wanting(node) if not build.closed), None)
-            if heir is None:
-                continue  # its own dependents are handed over first, and come back to it
-            self._places.move(node, heir)
-            stack += node.deps
-            for demand in node.children:
-                if demand.state != LEFT:
-                    stack += demand.roots
-
-
-def _impossible(node: Node) -> PlanError | None:
-    """What ``node`` needs of the pools and will never get."""
-    build, options = node.build, node.options
-    for name, count in options.resources.items():
-        capacity = build.pool(name).capacity
-        if count > capacity:
-            return PlanError(
-                f"{node.task!r} needs {count} of the resource {name!r}, of which there is {capacity}: "
-                f'give build(resources={{"{name}": {count}}}), or --resource {name}={count}'
-            )
-    for name, count in options.rate.items():
-        if name not in build.rates:
-            return PlanError(
-                f"{node.task!r} is limited by the rate {name!r}, which nobody gives: "
-                f'build(rate={{"{name}": "10/s"}}), or --rate {name}=10/s'
-            )
-        if count > build.rates[name].capacity:
-            return PlanError(
-                f"{node.task!r} takes {count} starts of the rate {name!r} at once, which gives "
-                f"{build.rates[name].capacity} in {build.rates[name].period:g} s"
-            )
-    return None
-
 
 def _count(node: Node, dep: Node) -> None:
     """``dep``, which ``node`` requires, has its final state."""
@@ -639,11 +575,3 @@ def _count(node: Node, dep: Node) -> None:
             node.cause = dep
     elif dep.state == SUCCEEDED:
         node.flags |= INPUT_RAN
-
-
-def _wanting(node: Node) -> Iterator[Build]:
-    for demand in node.roots_of:
-        yield demand.build
-    for other in node.dependents:
-        if other.wanted and other.state < FINAL:
-            yield other.build
