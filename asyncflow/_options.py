@@ -75,7 +75,10 @@ class Options:
         failed together does not come back together. A callable ``retry_delay`` is taken as it answers.
         """
         if callable(self.retry_delay):
-            return max(0.0, float(self.retry_delay(failures)))
+            seconds = self.retry_delay(failures)
+            if not isinstance(seconds, (int, float)) or not isfinite(seconds):
+                raise TypeError(f"it gave {seconds!r}; expected a number of seconds")
+            return max(0.0, seconds)
         longest = min(self.retry_delay * 2.0 ** min(failures - 1, 64), max(LONGEST, self.retry_delay))
         return longest / 2 + uniform(0.0, longest / 2)
 
@@ -96,7 +99,7 @@ def amounts(given: Any, place: str, name: str, example: str) -> Mapping[str, int
     for key, count in given.items():
         if not isinstance(key, str) or not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise _wrong(place, name, dict(given), f"names and whole numbers of at least 1, such as {example}")
-    return given
+    return dict(given)  # it is not to change between a start and its end
 
 
 _RATE = re.compile(r"\s*(\d+)\s*/\s*(\d+(?:\.\d+)?)?\s*(s|sec|second|min|minute|h|hour|d|day)s?\s*")
@@ -127,6 +130,13 @@ def options_of(cls: Any, base: Any) -> Options | None:
     if any(isinstance(getattr(cls, name), property) for name in written):
         return None
     return Options(cls, cls.__qualname__)
+
+
+def wrong_option(task: Any, name: str, error: BaseException) -> ConfigError:
+    """What is told of a task whose function ``name`` has raised ``error``."""
+    wrong = ConfigError(f"{task!r}.{name} raised {type(error).__name__}: {error}")
+    wrong.__cause__ = error
+    return wrong
 
 
 def per_second(text: Any, place: str) -> tuple[int, float]:
@@ -164,7 +174,7 @@ def _function(owner: Any, name: str) -> Any:
     cls = owner if isinstance(owner, type) else type(owner)
     given = next(c.__dict__[name] for c in cls.__mro__ if name in c.__dict__)
     if isinstance(given, staticmethod):
-        return given.__func__
+        given = given.__func__
     return (
         given if isinstance(given, type) or not hasattr(given, "__get__") or callable(given) else getattr(owner, name)
     )

@@ -16,11 +16,12 @@ from typing import Any
 
 from . import guard, threads
 from ._definition import LOOP, THREAD
+from ._options import wrong_option
 from ._task import Task
 from .account import Account
 from .attempt import Attempt, current
 from .clock import clock, meter
-from .completion import confirm
+from .completion import confirm, confirmed
 from .errors import TaskCancelled, TaskFailed
 from .graph import CANCELLING, RESTING, RETRYING, Build, Demand, Node
 from .hub import Hub, hub
@@ -81,7 +82,8 @@ class Executor:
         build.owner = account
         build.pools, build.rates = account.pools, account.rates
         build.retries, build.fail_fast = account.retries, account.fail_fast
-        build.table = {} if account.particular else None
+        # Whose plans or pools differ from those of others shares flights with them, and no plans.
+        build.table = {} if account.particular or account.pools or account.rates else None
         build.listening = bool(account.listeners)
         demand = self._scheduler.open(build)
         guard.watch(self)
@@ -260,7 +262,7 @@ class Executor:
         node = attempt.node
         if self._ended(attempt):
             if attempt.timed_out:
-                self._scheduler.failed(node, _too_long(attempt))
+                self._timed_out(attempt)
             else:
                 self._scheduler.succeeded(node, value)
             self._go_on()
@@ -270,7 +272,7 @@ class Executor:
         node = attempt.node
         if self._ended(attempt):
             if attempt.timed_out:
-                self._scheduler.failed(node, _too_long(attempt, error))
+                self._timed_out(attempt, error)
             elif _of_others(error, attempt.task):
                 self._scheduler.blocked(node, error)
             else:
@@ -282,10 +284,18 @@ class Executor:
         node = attempt.node
         if self._ended(attempt):
             if attempt.timed_out:
-                self._scheduler.failed(node, _too_long(attempt))
+                self._timed_out(attempt)
             else:
                 self._scheduler.cancelled(node)
             self._wake()
+
+    def _timed_out(self, attempt: Attempt, error: BaseException | None = None) -> None:
+        """The body has stopped, after its time was up. What it had published whole by then stands."""
+        node = attempt.node
+        if node.output is not None and confirmed(attempt, None):
+            self._scheduler.succeeded(node, None)
+        else:
+            self._scheduler.failed(node, _too_long(attempt, error))
 
     def _ended(self, attempt: Attempt) -> bool:
         node = attempt.node
@@ -339,7 +349,8 @@ class Executor:
                 self._context.run(self._resume, step)
             elif step is not None:
                 self._context.run(self._enter, step)
-                if not builds[0].lanes[LOOP].queue.keys and not builds[0].lanes[THREAD].queue.keys:
+                lanes = builds[0].lanes
+                if not lanes[LOOP].queue.keys and not lanes[THREAD].queue.keys and not scheduler.sharing.abroad:
                     return
         self._wake()
 
@@ -373,8 +384,16 @@ class Executor:
     def _rest_between_attempts(self) -> None:
         while self._scheduler.rests:
             node = self._scheduler.rests.popleft()
-            if not node.flags & CANCELLING:
-                node.build.owner.retrying(node, self._timers.rest(node))
+            if node.flags & CANCELLING:
+                continue
+            account: Account = node.build.owner
+            try:
+                wait = account.context.run(self._timers.rest, node)
+            except BaseException as wrong:
+                self._scheduler.hopeless(node, wrong_option(node.task, "retry_delay", wrong))
+                self._wake()
+            else:
+                account.retrying(node, wait)
 
     def _verify(self, deadline: float) -> bool:
         """Work on the plans that have become whole; True: there is more."""

@@ -34,11 +34,10 @@ INPUT_RAN = 4  # one of its dependencies ran in this build
 CANCELLING = 8  # nobody wants it any more, its body is being stopped
 WRAPPER = 16  # is complete when its dependencies are
 FORCED = 32  # runs also if it is complete
-GRANTED = 64  # has got what it needs of the pools, and waits for its place
-RESTING = 128  # its last attempt has failed, and the time for another has not come
-RETRYING = 256  # that time has come: it waits for a place
-EXCLUDED = 512  # not to be run by this build
-BYPASSED = 1024  # that, and forced: it is complete, and what it requires is looked at all the same
+RESTING = 64  # its last attempt has failed, and the time for another has not come
+RETRYING = 128  # that time has come: it waits for a place
+EXCLUDED = 256  # not to be run by this build
+BYPASSED = 512  # that, and forced: it is complete, and what it requires is looked at all the same
 
 # States of a demand.
 PLANNING, GOING, SETTLED, DELIVERED, LEFT = range(5)

@@ -16,7 +16,7 @@ import os
 import threading
 from collections.abc import Hashable, Sequence
 
-from .graph import FORCED, NONE, RUNNING, SUSPENDED, Node
+from .graph import FORCED, NONE, RUNNING, SUCCEEDED, SUSPENDED, Node
 
 __all__ = ["Hub", "hub"]
 
@@ -101,10 +101,15 @@ class Hub:
         return None
 
     def end(self, node: Node, *, was_at_work: bool) -> Sequence[Node]:
-        """Give up ``node``'s claims, once it has its final state; the nodes that have waited for that."""
+        """Give up ``node``'s claims, once it has its final state; the nodes that have waited for that.
+
+        Also those that were only going to run, where nothing but the value is left of what has been made: they
+        cannot look for it.
+        """
         with self._lock:
             queue = self._queues.pop(node, None) if self._queues else None
             waiting = {} if queue is None else queue.nodes
+            others: list[Node] = []
             for key in node.keys:
                 held = self._claims.get(key)
                 if held is node:
@@ -113,13 +118,17 @@ class Hub:
                     del held.nodes[node]
                     if held.at_work is node:
                         held.at_work = None
-                    if was_at_work:
+                    if was_at_work and key is node.task and node.state == SUCCEEDED:
+                        others = [other for other in held.nodes if other not in waiting and shares(other, node)]
+                    elif was_at_work:
                         # Those that have waited for it look again anyway.
                         self._outdated.update(other for other in held.nodes if other not in waiting)
                     if not held.nodes:
                         del self._claims[key]
             if self._outdated:
                 self._outdated.discard(node)
+            if others:
+                return [*waiting, *others]
         return list(waiting) if waiting else NONE
 
     def leave(self, node: Node, holder: Node) -> bool:

@@ -14,7 +14,6 @@ from ._options import DEFAULTS
 from .graph import (
     CANCELLING,
     DELIVERED,
-    GRANTED,
     READY,
     RETRYING,
     RUNNING,
@@ -39,6 +38,8 @@ class Places:
         self.builds: list[Build] = []
         self.now = 0.0  # seconds; what the last tick said
         self.rated = False  # some build has rates
+        # What was taken of the pools for something in a queue, to be its own when it gets its place.
+        self._grants: dict[Node | Demand, list[tuple[Pool, int]]] = {}
         self.holding = False  # a body that waits for others may hold on to something
         self._may_run = may_run
         self._turn = 0  # whose turn it is among the builds
@@ -78,6 +79,10 @@ class Places:
         if node is None:
             return False
         pooled = node.options.pooled
+        if item is not node and node.outstanding > 1:  # it has asked for more meanwhile: it needs no place yet
+            self._refuse(item)
+            self.deliver(item)  # type: ignore[arg-type]
+            return True
         if pooled and not self._admitted(build, key, item, node):
             return False
         if item is not node:
@@ -134,15 +139,16 @@ class Places:
         held = [pool.name for pool, _ in _needs(node) if node in pool.held]
         if at_work:
             self.give_back(node)
-        else:
-            self.forgo(node)
         times = build.times[2 * node.index : 2 * node.index + 2]
+        old = [(pool, pool.held.pop(node)) for pool, _ in _needs(node) if node in pool.held]
         node.build, node.index = heir, len(heir.nodes)
         heir.nodes.append(node)
         heir.times.extend(times)
         if node in build.failures:
             heir.failures[node] = build.failures.pop(node)
-        _bring_pools(node, build, heir)
+        self._refuse(node, *node.children)
+        for pool, count in old:
+            self.refund(pool, count)
         for pool, count in _needs(node):
             if at_work or pool.name in held:
                 pool.free -= count
@@ -163,8 +169,7 @@ class Places:
 
     def _admitted(self, build: Build, key: Key, item: Node | Demand, node: Node) -> bool:
         """Take what ``node`` needs of the pools, all of it or nothing; if something is short, it waits for that."""
-        if node.flags & GRANTED:
-            node.flags &= ~GRANTED
+        if self._grants.pop(item, None) is not None:
             return True
         needs = list(_needs(node, resumed=isinstance(item, Demand), start=not isinstance(item, Demand)))
         for pool, count in needs:
@@ -188,19 +193,23 @@ class Places:
                 self.refund(pool, count)
 
     def forgo(self, node: Node) -> None:
-        """``node``, which is not at work, gives up what it has of the pools: it is not to run, or not from here."""
-        granted = node.flags & GRANTED
-        node.flags |= GRANTED  # it may be queued a second time, and is not to be granted what it gives up
-        if granted:
-            resumed = node.state == SUSPENDED and not node.flags & RETRYING
-            for pool, count in _needs(node, resumed=resumed, start=not resumed):
-                self.refund(pool, count)
+        """``node`` has its end: what it still has of the pools is there for others."""
+        self._refuse(node, *node.children)
         if node.options.hold:
             for pool, _ in _needs(node):
                 count = pool.held.pop(node, 0)
                 if count:
                     self.refund(pool, count)
-        node.flags &= ~GRANTED
+
+    def _refuse(self, *items: Node | Demand) -> None:
+        """What was granted to ``items`` is not theirs any more."""
+        for item in items:
+            for pool, count in self._grants.pop(item, ()):
+                self.refund(pool, count)
+
+    def withdraw(self, demand: Demand) -> None:
+        """The body that waited for ``demand`` has left it."""
+        self._refuse(demand)
 
     def _spend(self, node: Node) -> None:
         for name, count in node.options.rate.items():
@@ -234,7 +243,7 @@ class Places:
 
     def _grant(self, item: Node | Demand, key: Key, *, anyway: bool = False) -> bool:
         node = _able(item)
-        if node is None or node.flags & GRANTED:
+        if node is None or item in self._grants:
             return False
         resumed = isinstance(item, Demand)
         needs = list(_needs(node, resumed=resumed, start=not resumed))
@@ -242,7 +251,7 @@ class Places:
             return False
         for pool, units in needs:
             pool.free -= units
-        node.flags |= GRANTED
+        self._grants[item] = needs
         # Before what has not been granted anything: the units are idle until it runs.
         node.build.lanes[node.lane].queue.push((key[0], ENTERED, 0), item)
         return True
@@ -252,7 +261,7 @@ class Places:
         for pool in build.pools.values():
             for _, item in pool.waiting:
                 node = _able(item)
-                if node is not None and node in nodes and not node.flags & GRANTED:
+                if node is not None and node in nodes and item not in self._grants:
                     return item, node, pool
         return None
 
@@ -267,7 +276,7 @@ class Places:
             key = pool.waiting.keys[0]
             item = pool.waiting.peek()
             node = _able(item)
-            if node is None or node.flags & GRANTED:
+            if node is None or item in self._grants:
                 pool.waiting.pop()
                 continue
             resumed = isinstance(item, Demand)
@@ -280,16 +289,6 @@ class Places:
                 short.waiting.push(key, item)
             else:
                 self._grant(item, key)
-
-
-def _bring_pools(node: Node, build: Build, heir: Build) -> None:
-    """Where ``heir`` has not what ``node`` needs, that of its old build goes on serving it."""
-    for name, count in node.options.resources.items():
-        if heir.pool(name).capacity < count:
-            heir.pools[name] = build.pool(name)
-    for name, count in node.options.rate.items():
-        if name not in heir.rates or heir.rates[name].capacity < count:
-            heir.rates[name] = build.rates[name]
 
 
 def _first(build: Build) -> Lane | None:

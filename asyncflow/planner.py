@@ -69,7 +69,7 @@ class Planner:
         definition = task._definition
         if node.state == NEW:
             node.lane = definition.lane
-            if definition.options is not DEFAULTS:
+            if definition.options is not DEFAULTS and not definition.wrapper:
                 try:
                     node.options = definition.options or Options(task, repr(task))
                 except BaseException as error:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import graph
-from ._options import DEFAULTS
+from ._options import DEFAULTS, wrong_option
 from .cycles import above, find_cycles, tasks_of
 from .errors import CycleError, PlanError
 from .graph import (
@@ -379,9 +379,20 @@ class Scheduler:
 
     def _may_retry(self, node: Node, error: BaseException) -> bool:
         retries = node.build.retries if node.options.retries is None else node.options.retries
-        if not retries or node.flags & CANCELLING:
+        if not retries or node.flags & CANCELLING or len(node.build.failures.get(node, ())) >= retries:
             return False
-        return len(node.build.failures.get(node, ())) < retries and node.options.retries_on(error)
+        try:
+            return node.options.retries_on(error)
+        except BaseException as wrong:
+            node.error = wrong_option(node.task, "retry_on", wrong)
+            return False
+
+    def hopeless(self, node: Node, error: BaseException) -> None:
+        """``node`` was to be tried again, but nothing says when."""
+        if node.flags & RESTING and not node.flags & CANCELLING:
+            node.flags &= ~RESTING
+            node.error = error
+            self._ended(node, FAILED)
 
     def again(self, node: Node) -> None:
         """The delay of ``node`` is over: another attempt, as soon as there is a place for it."""
@@ -435,9 +446,9 @@ class Scheduler:
         while stack:
             node, state = stack.pop()
             was_at_work = at_work(node)
+            node.state = state
             if node.options.pooled:
                 self._places.forgo(node)
-            node.state = state
             if node.holder is not None:
                 self.sharing.leave(node)
             if node.keys:
@@ -489,7 +500,7 @@ class Scheduler:
             item, node, pool = found
             holder = next((other for other in above(node) if other in pool.held), None)
             waits = "it" if holder is not None else "what cannot run either"
-            holder = holder or next(other for other in pool.held if other is not node)
+            holder = holder or next((other for other in pool.held if other is not node), node)
             error = PlanError(
                 f"{node.task!r} needs {node.options.resources[pool.name]} of the resource {pool.name!r}, which "
                 f"{holder.task!r} holds while it waits for {waits}: take {pool.name!r} out of its `hold`"
@@ -525,6 +536,7 @@ class Scheduler:
         assert node is not None
         if node.state == SUSPENDED:
             node.outstanding -= 1
+            self._places.withdraw(demand)
             if not node.outstanding:
                 self._places.take(node)
         self._leaving.unwant(demand)
@@ -536,6 +548,7 @@ class Scheduler:
             return
         build.closed = True
         self.builds.remove(build)
+        self._places.rated = any(other.rates for other in self.builds)
         whole = demand.state == SETTLED and not demand.problems and not build.stopped
         if whole and not self.builds and not self._stopping:
             # The last one out, and every node has its end: no need to go from node to node.

@@ -26,8 +26,10 @@ from .graph import (
     FAILED,
     GOING,
     LOCKING,
+    READY,
     SETTLED,
     SUCCEEDED,
+    WAITING,
     Build,
     Demand,
     Node,
@@ -105,8 +107,8 @@ class Sharing:
 
     def released(self, node: Node, holder: Node) -> None:
         """``holder``, for which ``node`` waited, has its end, or will never have one."""
-        if node.holder is not holder:
-            return  # it has left
+        if node.holder is not holder and not (node.holder is None and node.state in (WAITING, READY)):
+            return  # it has left, or was never going to wait
         node.holder = None
         self.abroad.pop(node, None)
         if shares(node, holder) and holder.state in (SUCCEEDED, FAILED, BLOCKED):
@@ -114,7 +116,7 @@ class Sharing:
             times = holder.build.times[2 * holder.index : 2 * holder.index + 2]
             node.build.times[2 * node.index : 2 * node.index + 2] = times
             self._host.share(node, holder.state)
-        else:
+        elif node.state == LOCKING:
             self._host.look_again(node)
 
     # Others waiting for us -----------------------------------------------------------------------------

@@ -27,16 +27,20 @@ class Stopping:
 
     def begin(self, attempt: Attempt) -> None:
         """Fence ``attempt`` and ask its body to stop; its build can wait for that (``Account.stopping``)."""
-        if attempt in self._attempts:
-            return
         account: Account = attempt.node.build.owner
+        if attempt in self._attempts:  # its time was up, say, and now nobody wants it: who was the last waits for it
+            self._awaited(account, self._attempts[attempt][0])
+            return
         attempt.cancelled = True
         attempt.fence()
         future = self._loop.create_future()
         self._attempts[attempt] = future, self._loop.call_later(account.grace / 2, self._insist, attempt)
+        self._awaited(account, future)
+        self._stop(attempt)
+
+    def _awaited(self, account: Account, future: asyncio.Future[None]) -> None:
         account.stopping.add(future)
         future.add_done_callback(account.stopping.discard)
-        self._stop(attempt)
 
     def ended(self, attempt: Attempt) -> None:
         """The body has stopped, or has been given up."""
