@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -164,7 +165,7 @@ async def test_a_ring_of_bodies_is_told_with_its_path(kind: type[Ring], of: int)
     path = [task for task in error.path if isinstance(task, Ring)]
     numbers = [task.n for task in path]
     assert set(numbers) == set(range(of))
-    for number, following in zip(numbers, numbers[1:], strict=False):
+    for number, following in pairwise(numbers):
         assert following == (number + 1) % of
     assert repr(failed) in str(error)
     rings = {task: one.status for task, one in result.tasks.items() if isinstance(task, Ring)}
