@@ -10,13 +10,13 @@ import asyncio
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Generator
+from collections.abc import AsyncIterator, Collection, Coroutine, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -293,19 +293,19 @@ class History(RuleBasedStateMachine):
         pipelines.clear()
 
 
-def histories(count: int) -> None:
+def histories(count: int, phases: Collection[Phase]) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         History,
         settings=settings(
-            max_examples=count, stateful_step_count=12, suppress_health_check=list(HealthCheck), print_blob=True
+            max_examples=count, stateful_step_count=12, suppress_health_check=list(HealthCheck), phases=phases
         ),
     )
 
 
 def test_two_hundred_histories() -> None:
-    histories(200)
+    histories(200, set(Phase) - {Phase.shrink})  # shrinking one may take minutes: its blob is printed
 
 
 @pytest.mark.soak
 def test_many_histories() -> None:
-    histories(int(os.environ.get("SEEDS", "1000")))
+    histories(int(os.environ.get("SEEDS", "1000")), set(Phase))
