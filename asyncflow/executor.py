@@ -87,7 +87,11 @@ class Executor:
         build.listening = bool(account.listeners)
         demand = self._scheduler.open(build)
         guard.watch(self)
-        self._name(demand, structure)
+        try:
+            self._name(demand, structure)
+        except BaseException:  # a task whose __hash__ or __eq__ raises
+            self.close(demand)
+            raise
         return demand
 
     def close(self, demand: Demand) -> list[asyncio.Future[Any]]:
@@ -153,10 +157,12 @@ class Executor:
             threads.trim()
 
     def _name(self, demand: Demand, structure: Any) -> None:
-        for task in leaves(structure):
-            self._scheduler.want(demand, task)
-        self._scheduler.asked(demand)
-        self._wake()
+        try:
+            for task in leaves(structure):
+                self._scheduler.want(demand, task)
+        finally:
+            self._scheduler.asked(demand)  # also what was named before one that cannot be: others may want it by now
+            self._wake()
 
     # What a body may ask (attempt.Engine) ------------------------------------------------------------
 
@@ -184,11 +190,15 @@ class Executor:
         try:
             await reply
         except asyncio.CancelledError:
-            self._scheduler.leave(demand)
-            self._limit(attempt)
-            self._wake()
+            self._leave(attempt, demand)
             raise
         return demand, structure
+
+    def _leave(self, attempt: Attempt, demand: Demand) -> None:
+        """The body does not wait for ``demand`` any more."""
+        self._scheduler.leave(demand)
+        self._limit(attempt)
+        self._wake()
 
     async def exist(self, attempt: Attempt, targets: Sequence[Target]) -> list[bool | BaseException]:
         """What is known of ``targets``, outputs of the body whose class answers in bulk: one answer for each."""
@@ -232,7 +242,11 @@ class Executor:
         demand = self._scheduler.suspend(attempt.node)
         demand.reply = reply
         self._limit(attempt)
-        self._name(demand, structure)
+        try:
+            self._name(demand, structure)
+        except BaseException:
+            self._leave(attempt, demand)
+            raise
         return demand
 
     def returned(self, attempt: Attempt, value: Any) -> None:

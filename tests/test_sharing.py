@@ -14,6 +14,7 @@ from asyncflow import CycleError
 from asyncflow.graph import FINAL, Demand, Node, status
 from asyncflow.hub import Hub
 from asyncflow.scheduler import Scheduler
+from asyncflow.sharing import PROBES
 from tests.model import Graph, Model, Spec
 from tests.test_scheduler import Driver, random_graph, reachable
 
@@ -208,6 +209,13 @@ def join(world: World, roots: list[int]) -> list[Demand]:
     return demands
 
 
+def wait_abroad(place: Place, count: int = 1) -> None:
+    """What ``place`` has to do by itself, until ``count`` of its nodes wait for one of another loop."""
+    while len(place.scheduler.sharing.abroad) < count:
+        before = len(place.scheduler.sharing.abroad)
+        assert place.step() or len(place.scheduler.sharing.abroad) > before
+
+
 def until(world: World, true: Callable[[], bool]) -> None:
     while not true():
         assert world.step()
@@ -308,3 +316,125 @@ def test_a_letter_that_comes_too_late_is_not_read() -> None:
     assert status(node.state) == "cancelled"
     assert not second.scheduler.checks
     assert not first.scheduler.sharing.abroad
+
+
+def test_a_flight_that_is_being_stopped_is_not_kept_for_one_that_comes_too_late() -> None:
+    world = World([Spec()], 2)
+    first, second = world.places
+    one = first.build([0], 1)
+    until(world, lambda: bool(first.bodies))
+    [flying] = first.bodies
+    first.scheduler.close(one)
+    two = second.build([0], 1)
+    wait_abroad(second)
+    assert world.hub.joined(flying)
+    assert not first.scheduler.sharing.keep(flying), "what was asked to stop would be paid for until it has stopped"
+    assert not first.scheduler.builds
+    world.run()
+    assert [status(node.state) for node in two.roots] == ["succeeded"]
+    assert world.starts == {0: 2}
+    second.scheduler.close(two)
+    world.assert_empty()
+
+
+def test_a_flight_that_somebody_joins_as_the_last_one_leaves_goes_on() -> None:
+    world = World([Spec()], 3)
+    first, second, third = world.places
+    one = first.build([0], 1)
+    until(world, lambda: bool(first.bodies))
+    two = second.build([0], 1)
+    wait_abroad(second)
+    first.scheduler.close(one)
+    second.scheduler.close(two)
+    [guest] = first.scheduler.builds
+    assert first.letters, "the guest is to hear that it was the last"
+    three = third.build([0], 1)
+    wait_abroad(third)
+    while first.receive():  # a letter of before
+        pass
+    assert first.scheduler.builds == [guest], "who pays for it has changed, although somebody has joined it again"
+    assert not first.scheduler.cancels, "the flight was given up, although somebody has joined it again"
+    world.run()
+    assert [status(node.state) for node in three.roots] == ["succeeded"]
+    assert world.starts == {0: 1}
+    third.scheduler.close(three)
+    world.assert_empty()
+
+
+def test_a_ring_behind_many_that_wait_has_its_turn() -> None:
+    """The first loop waits for more flights than it sends probes in one look, and for the ring behind them."""
+    ring, waits = [0, 1], list(range(2, 3 + PROBES))
+    graph = [Spec(stages=[[1]], catches=True), Spec(stages=[[0]], catches=True), *(Spec() for _ in waits)]
+    world = World(graph, 2)
+    first, second = world.places
+    long_ones = second.build(waits, len(waits))
+    held: list[Node] = []
+    while len(held) < len(waits):
+        assert second.step()
+        held += second.bodies  # they take their time
+        second.bodies.clear()
+    waiting = first.build(waits, 1)
+    wait_abroad(first, len(waits))
+    demands = [place.build([n], 1) for n, place in zip(ring, world.places, strict=True)]
+    for place in world.places:
+        while not place.bodies:
+            assert place.step()
+    world.run()
+    for place, demand in zip(world.places, demands, strict=True):
+        assert demand in place.settled, "nobody has looked whether it is on a ring"
+        place.scheduler.close(demand)
+    for node in held:
+        second.scheduler.succeeded(node, None)
+    world.run()
+    for place, demand in ((second, long_ones), (first, waiting)):
+        assert demand in place.settled
+        place.scheduler.close(demand)
+    world.assert_empty()
+
+
+def test_a_probe_does_not_go_round_a_ring_that_its_origin_only_waits_for() -> None:
+    """1 runs in the second loop and 2 in the third: they wait for each other, and the first loop for one of them."""
+    graph = [Spec(), Spec(stages=[[2]], catches=True), Spec(stages=[[1]], catches=True)]
+    world = World(graph, 3)
+    first, second, third = world.places
+    demands = [second.build([1], 1), third.build([2], 1)]
+    for place in (second, third):
+        while not place.bodies:
+            assert place.step()
+    demands.insert(0, first.build([1], 1))
+    wait_abroad(first)
+    while world.step():
+        pass
+    assert all(place.scheduler.sharing.abroad for place in world.places)
+    first.scheduler.sharing.look_round()
+    letters = 0
+    while any(place.receive() for place in world.places):
+        letters += 1
+        assert letters < 10, "the probe goes round and round"
+    world.run()
+    for place, demand in zip(world.places, demands, strict=True):
+        assert demand in place.settled
+        place.scheduler.close(demand)
+    world.assert_empty()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_who_is_told_of_a_ring_goes_on_in_a_build_that_was_passed_over(order: tuple[int, int]) -> None:
+    """0 and 2 make one target. The body of 0 asks for 1, which another build runs, and whose body asks for 2.
+
+    That 2 is locked out shows when its own build is asked for something to start; the body of 0 goes on then.
+    """
+    graph = [Spec(stages=[[1]], catches=True), Spec(stages=[[2]], catches=True), Spec()]
+    for seed in range(20):
+        world = World(graph, 1, seed)
+        [place] = world.places
+        place.key = lambda n: "one" if n in (0, 2) else f"target {n}"  # type: ignore[method-assign]
+        demands = [place.build([n], 1) for n in order]
+        while len(place.bodies) < 2:
+            assert place.step()
+        while world.step():
+            pass
+        for demand in demands:
+            assert demand in place.settled, f"seed {seed}: a body that was told of the ring was not resumed"
+            place.scheduler.close(demand)
+        world.assert_empty()
