@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import links
 from .clock import clock
 from .events import (
     Abandoned,
@@ -77,6 +78,7 @@ class Account:
         self.selects = selects or _all
         self.why: str | None = None  # the build was stopped
         self.context = contextvars.copy_context()
+        self.context.run(links.resolve.set, links.remembering())
         self.run_id = os.urandom(4).hex()
         loop = asyncio.get_running_loop()
         self.started = time.time()
