@@ -62,13 +62,16 @@ class Draft:
     def create(self) -> int:
         """Create the temporary, and missing parents, and give its file descriptor."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | CLOEXEC | getattr(os, "O_BINARY", 0)
-        _proven.discard(self.directory)
-        with self._named():
-            try:
-                fd = os.open(self.path, flags, 0o666)
-            except FileNotFoundError:
-                self.make_parents()
-                fd = os.open(self.path, flags, 0o666)
+        try:
+            with self._named():
+                try:
+                    fd = os.open(self.path, flags, 0o666)
+                except FileNotFoundError:
+                    self.make_parents()
+                    fd = os.open(self.path, flags, 0o666)
+        except OSError:
+            _proven.discard(self.directory)
+            raise
         self.created = True
         if len(_proven) >= PROVEN:
             _proven.clear()

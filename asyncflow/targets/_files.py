@@ -195,7 +195,7 @@ class Writer(Generic[S]):
     def commit(self) -> None:
         """Publish now. Raises ``ValueError`` after ``close()`` or a first ``commit()``."""
         if not self._open:
-            raise ended(self._draft)
+            raise _ended(self._draft)
         self._open = False
         self._forgotten.detach()
         self._draft.publish_file(self._file)
@@ -218,7 +218,17 @@ class Writer(Generic[S]):
         return getattr(self._file, name)
 
 
-def ended(draft: Draft) -> ValueError:
+def _created(draft: Draft, opener: Callable[[Callable[[str, int], int]], IO[Any]]) -> Writer[Any]:
+    try:
+        # The file object owns the descriptor from its birth: who closes it after an error is never in doubt.
+        return Writer(draft, opener(lambda _path, _flags: draft.create()))
+    except BaseException:
+        if draft.created:
+            draft.discard()
+        raise
+
+
+def _ended(draft: Draft) -> ValueError:
     """What is raised by a ``commit()`` that comes too late."""
     return ValueError(f"{draft.final}: this handle has been closed; nothing more is published")
 
@@ -297,7 +307,7 @@ class AsyncWriter(_OnLoop, Generic[S]):
         if self._broken is not None:
             raise self._broken
         if self._closed:
-            raise ended(self._draft)
+            raise _ended(self._draft)
         self._closed = True
         await _in_thread(self._commit)
 
@@ -345,24 +355,15 @@ class _Taken(Generic[T]):
 class Writing(Generic[S]):
     """``with`` gives a ``Writer``, ``async with`` an ``AsyncWriter``; leaving the block publishes."""
 
-    def __init__(
-        self, draft: Draft, opener: Callable[[Callable[[str, int], int]], IO[Any]], *, text: bool = True
-    ) -> None:
+    def __init__(self, draft: Draft, opener: Callable[[Callable[[str, int], int]], IO[Any]], *, text: bool) -> None:
         self._draft = draft
-        self._opener = opener
+        self._create: Callable[[], Writer[S]] = partial(_created, draft, opener)
         self._text = text
         self._writer: Writer[S] | None = None
         self._async: AsyncWriter[S] | None = None
 
     def __enter__(self) -> Writer[S]:
-        try:
-            # The file object owns the descriptor from its birth: who closes it after an error is never in doubt.
-            file = self._opener(lambda _path, _flags: self._draft.create())
-            self._writer = Writer(self._draft, file)
-        except BaseException:
-            if self._draft.created:
-                self._draft.discard()
-            raise
+        self._writer = self._create()
         return self._writer
 
     def __exit__(self, *error: Any) -> None:
@@ -375,7 +376,7 @@ class Writing(Generic[S]):
             writer.close()
 
     async def __aenter__(self) -> AsyncWriter[S]:
-        handle: AsyncWriter[S] = AsyncWriter(self._draft, self.__enter__, text=self._text)
+        handle: AsyncWriter[S] = AsyncWriter(self._draft, self._create, text=self._text)
         if not self._draft.expected:
             try:
                 await handle._step(handle._open)
