@@ -236,7 +236,8 @@ def _ended(draft: Draft) -> ValueError:
 class AsyncWriter(_OnLoop, Generic[S]):
     """A draft on the loop. Writes are gathered and go to a thread 256 kB at a time.
 
-    The temporary is created by the first hop that has something to write: a small file costs one hop in all.
+    Where that is expected to succeed, the temporary is created by the first hop that has something to write: a
+    small file costs one hop in all.
     What a cancelled ``write`` was given counts as written. After an error the handle is closed: what it
     holds is not whole any more.
     """
@@ -357,7 +358,7 @@ class Writing(Generic[S]):
 
     def __init__(self, draft: Draft, opener: Callable[[Callable[[str, int], int]], IO[Any]], *, text: bool) -> None:
         self._draft = draft
-        self._create: Callable[[], Writer[S]] = partial(_created, draft, opener)
+        self._create: Callable[[], Writer[Any]] = partial(_created, draft, opener)
         self._text = text
         self._writer: Writer[S] | None = None
         self._async: AsyncWriter[S] | None = None
