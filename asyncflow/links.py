@@ -13,15 +13,21 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from functools import lru_cache
 
-__all__ = ["remembering", "resolve"]
+__all__ = ["look", "remembering", "resolve"]
 
 LIMIT = 1024
 """Directories a build remembers, those it asked for last: 0.3 MB at most."""
 
-resolve: ContextVar[Callable[[str], str]] = ContextVar("asyncflow_resolve", default=os.path.realpath)
-"""Gives the real path of a directory; in a build's context one that remembers, elsewhere one that looks."""
+
+def look(directory: str) -> str:
+    """The real path of ``directory``, now."""
+    return os.path.realpath(directory)
 
 
 def remembering() -> Callable[[str], str]:
-    """A ``resolve`` for one build."""
-    return lru_cache(LIMIT)(os.path.realpath)
+    """A ``look`` that remembers, for one build."""
+    return lru_cache(LIMIT)(look)
+
+
+resolve: ContextVar[Callable[[str], str]] = ContextVar("asyncflow_resolve", default=look)
+"""In a build's context the one that remembers, elsewhere the one that looks."""

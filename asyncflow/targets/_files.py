@@ -245,7 +245,7 @@ class AsyncWriter(_OnLoop, Generic[S]):
     def __init__(self, draft: Draft, create: Callable[[], Writer[S]], *, text: bool) -> None:
         super().__init__(text=text)
         self._draft = draft
-        self._create = create
+        self._create: Callable[[], Writer[S]] = create
         self._writer: Writer[S] | None = None  # none before the first hop
         self._closed = False  # said on the loop, before the hop: nothing written from then on would be published
         self._chunks: list[Any] = []

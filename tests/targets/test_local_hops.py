@@ -1,4 +1,4 @@
-"""What a small file costs on the loop: one hop to a thread, its directory resolved once; and what that must not cost."""
+"""A small file on the loop costs one hop to a thread, its directory is resolved once; and what that must not cost."""
 
 from __future__ import annotations
 
