@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,16 +120,30 @@ async def test_a_forgotten_handle_that_has_written_nothing(tmp_path: Path, hops:
     assert [path.name for path in tmp_path.iterdir()] == ["first"]
 
 
-async def test_what_comes_while_the_file_is_published_is_refused(tmp_path: Path) -> None:
+async def test_what_comes_while_the_file_is_published_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It could not be in the file any more, and must not be lost in silence."""
+    publishing, go = threading.Event(), threading.Event()
+    replace = os.replace
+
+    def held(*args: Any) -> None:
+        publishing.set()
+        assert go.wait(10)
+        replace(*args)
+
+    monkeypatch.setattr(os, "replace", held)
     async with LocalTarget(tmp_path / "out").open("w") as out:
         await out.write("whole")
-        publishing = asyncio.create_task(out.commit())
-        while not out._closed:
-            await asyncio.sleep(0)
-        with pytest.raises(ValueError, match="closed"):
-            await out.write(" and more")
-        await publishing
+        commit = asyncio.create_task(out.commit())
+        while not publishing.is_set():
+            await asyncio.sleep(0.001)
+        try:
+            with pytest.raises(ValueError, match="closed"):
+                await out.write(" and more")
+        finally:
+            go.set()
+        await commit
     assert (tmp_path / "out").read_text() == "whole"
 
 
