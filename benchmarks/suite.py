@@ -194,8 +194,8 @@ def gaps(scale: Scale) -> Iterator[Row]:
         works: list[tuple[str, Callable[[], Measure], Goal | None]] = [
             ("W9 loop gap, planned and run", lambda: partial(made, workloads.Root(n=n)), Goal(50)),
             ("W9 loop gap, planned", lambda: partial(_planned, workloads.Root(n=n)), Goal(50)),
-            ("loop gap, LocalTarget bodies", partial(files_of, workloads.File), Goal(50)),
-            ("loop gap, LocalTarget sync bodies", partial(files_of, workloads.ThreadFile), Goal(50)),
+            ("loop gap, LocalTarget bodies", partial(files_of, workloads.File), None),
+            ("loop gap, LocalTarget sync bodies", partial(files_of, workloads.ThreadFile), None),
         ]
         for workload, prepared, goal in works:
             yield _gap(workload, n, scale, prepared, goal)
