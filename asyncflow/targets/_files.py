@@ -237,9 +237,8 @@ class AsyncWriter(_OnLoop, Generic[S]):
     """A draft on the loop. Writes are gathered and go to a thread 256 kB at a time.
 
     Where that is expected to succeed, the temporary is created by the first hop that has something to write: a
-    small file costs one hop in all.
-    What a cancelled ``write`` was given counts as written. After an error the handle is closed: what it
-    holds is not whole any more.
+    small file costs one hop in all. What a cancelled ``write`` was given counts as written. After an error the
+    handle is closed: what it holds is not whole any more.
     """
 
     def __init__(self, draft: Draft, create: Callable[[], Writer[S]], *, text: bool) -> None:

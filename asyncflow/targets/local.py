@@ -86,8 +86,8 @@ class LocalTarget(Target):
 
         Writing goes to a private temporary in the same directory, which is created if need be; leaving the
         block normally publishes it by one rename. Raises ``OSError`` on entering or leaving the block. (On the
-        loop, a directory that could be written to before is only opened when there is something to write: if it
-        has become unusable, that is raised by the ``write`` that finds out, at the latest on leaving the block.)
+        loop, where a temporary could be made in this directory before, it is made when there is something to write:
+        if that has become impossible, the ``write`` that finds out raises it, at the latest leaving the block does.)
         """
         text: dict[str, Any] = {} if "b" in mode else {"encoding": encoding, "newline": newline}
         if mode in ("r", "rb"):
