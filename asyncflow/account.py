@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import links
 from .clock import clock
 from .events import (
     Abandoned,
@@ -77,6 +78,7 @@ class Account:
         self.why: str | None = None  # the build was stopped
         self.status: BuildStatus | None = None  # it is over
         self.context = context = contextvars.copy_context()
+        context.run(links.resolve.set, links.remembering())
         self.listeners: list[Callable[[Event], object]] = []
         """Who is told. The executor asks once, as it opens the build; nothing is told after ``BuildFinished``."""
         if on_event is not None:

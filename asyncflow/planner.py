@@ -218,8 +218,8 @@ class Planner:
     def _from_thread(self, node: Node, answer: Any) -> None:
         if hasattr(answer, "__await__"):
             self._questions.ask(node, answer)
-        else:
-            self._answered(node, answer)
+        else:  # what is missing is asked for its keys, which may be user code
+            node.build.owner.context.run(self._answered, node, answer)
         self._wake()
 
     def _from_bulk(self, node: Node, targets: Sequence[Target], answer: Any) -> None:

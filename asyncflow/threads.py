@@ -133,6 +133,10 @@ def woken() -> None:
         _loop.counter.woken()
 
 
+def _nothing() -> None:
+    pass
+
+
 class Pool(Executor):
     """At most ``limit`` threads working through one queue of calls, in order."""
 
@@ -183,6 +187,7 @@ class Pool(Executor):
                 except BaseException as error:
                     future.set_exception(error)
                 else:
+                    call = _nothing  # what it held is the caller's alone by the time it hears of the result
                     future.set_result(result)
                     del result
             del future, call

@@ -131,7 +131,7 @@ def test_the_note_is_the_one_that_is_written(guide: dict[str, Any], monkeypatch:
 
 
 async def test_a_sweep_over_a_target(guide: dict[str, Any], tmp_path: Path) -> None:
-    assert await guide["cancelled_anywhere"](tmp_path / "lines") >= 2
+    assert await guide["cancelled_anywhere"](tmp_path / "lines") >= 1
 
 
 def test_leaks(guide: dict[str, Any], tmp_path: Path) -> None:

@@ -148,6 +148,34 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
+def test_a_result_is_told_when_the_call_has_been_let_go() -> None:
+    """What it held may be the caller's last: a forgotten handle, which removes its temporary as it goes."""
+
+    class Held:
+        def __call__(self) -> str:
+            return "result"
+
+    told: list[object] = []
+    heard = threading.Event()
+
+    def hear(_: object) -> None:
+        told.append(held())
+        heard.set()
+
+    go = threading.Event()
+    pool = Pool(1)
+    pool.submit(go.wait, PATIENCE)
+    call = Held()
+    held = weakref.ref(call)
+    future = pool.submit(call)
+    del call
+    future.add_done_callback(hear)
+    go.set()
+    assert heard.wait(PATIENCE)
+    assert told == [None]
+    assert future.result() == "result"
+
+
 async def test_stop_iteration_does_not_hang_the_loop() -> None:
     with pytest.raises(RuntimeError, match=r"next.*raised StopIteration"):
         async with asyncio.timeout(PATIENCE):

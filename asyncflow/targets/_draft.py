@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import IO, Any, Literal, NoReturn
 
 from ..attempt import current
@@ -25,6 +26,10 @@ log = logging.getLogger("asyncflow")
 
 CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 
+_proven: set[str] = set()
+PROVEN = 1024
+"""Directories remembered as those in which a temporary could be created."""
+
 
 class Draft:
     """What will become ``final``. The attempt it belongs to is the one it was made in."""
@@ -34,22 +39,43 @@ class Draft:
         self.key = key
         self.durable = durability == "fsync"
         self.directory = os.path.dirname(final)
-        # Not derived from the final name: that may be 250 bytes long, and others must not guess it.
-        self.path = os.path.join(self.directory, f".af-{os.urandom(10).hex()}{suffix}")
+        self._suffix = suffix
         self.attempt = current.get()
         self.pid = os.getpid()
         self.created = False
 
+    @cached_property
+    def path(self) -> str:
+        """The temporary. Made when first asked for, in a thread: random bytes let go of the interpreter."""
+        # Not derived from the final name: that may be 250 bytes long, and others must not guess it.
+        return os.path.join(self.directory, f".af-{os.urandom(10).hex()}{self._suffix}")
+
+    @property
+    def expected(self) -> bool:
+        """Whether ``create`` can be put off: it succeeded in this directory when it was last called there.
+
+        What keeps a file from being created is hardly ever the file: its directory may not be made or written,
+        or there is no room. A body wants to know that before it begins to work; once for a directory will do.
+        """
+        return self.directory in _proven
+
     def create(self) -> int:
         """Create the temporary, and missing parents, and give its file descriptor."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | CLOEXEC | getattr(os, "O_BINARY", 0)
-        with self._named():
-            try:
-                fd = os.open(self.path, flags, 0o666)
-            except FileNotFoundError:
-                self.make_parents()
-                fd = os.open(self.path, flags, 0o666)
+        try:
+            with self._named():
+                try:
+                    fd = os.open(self.path, flags, 0o666)
+                except FileNotFoundError:
+                    self.make_parents()
+                    fd = os.open(self.path, flags, 0o666)
+        except OSError:
+            _proven.discard(self.directory)
+            raise
         self.created = True
+        if len(_proven) >= PROVEN:
+            _proven.clear()
+        _proven.add(self.directory)
         return fd
 
     def make_parents(self) -> None:

@@ -38,13 +38,10 @@ async def _in_thread(call: Callable[..., T], *args: Any) -> T:
 class _OnLoop:
     """A plain file driven from the loop, step by step."""
 
-    def __init__(self, file: IO[Any]) -> None:
-        from aiofiles.threadpool import wrap  # loaded when first needed
-
-        self._aio: Any = wrap(file, loop=asyncio.get_running_loop(), executor=files)
+    def __init__(self, *, text: bool) -> None:
         self._turn = asyncio.Lock()
-        self._text = isinstance(file, io.TextIOBase)
-        self._nothing: Any = "" if self._text else b""
+        self._text = text
+        self._nothing: Any = "" if text else b""
 
     async def _step(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async def one_at_a_time() -> T:
@@ -96,7 +93,10 @@ class AsyncReader(_OnLoop, Generic[S]):
     """
 
     def __init__(self, file: IO[Any]) -> None:
-        super().__init__(file)
+        from aiofiles.threadpool import wrap  # loaded when first needed
+
+        super().__init__(text=isinstance(file, io.TextIOBase))
+        self._aio: Any = wrap(file, loop=asyncio.get_running_loop(), executor=files)
         self._ahead: deque[Any] = deque()  # pieces of what has been read ahead
         self._at = 0  # so much of the first piece has been given
         self._held = 0  # and so much of all of them has not
@@ -195,7 +195,7 @@ class Writer(Generic[S]):
     def commit(self) -> None:
         """Publish now. Raises ``ValueError`` after ``close()`` or a first ``commit()``."""
         if not self._open:
-            raise ValueError(f"{self._draft.final}: this handle has been closed; nothing more is published")
+            raise _ended(self._draft)
         self._open = False
         self._forgotten.detach()
         self._draft.publish_file(self._file)
@@ -218,16 +218,35 @@ class Writer(Generic[S]):
         return getattr(self._file, name)
 
 
-class AsyncWriter(_OnLoop, Generic[S]):
-    """An open draft on the loop. Writes are gathered and go to a thread 256 kB at a time.
+def _created(draft: Draft, opener: Callable[[Callable[[str, int], int]], IO[Any]]) -> Writer[Any]:
+    try:
+        # The file object owns the descriptor from its birth: who closes it after an error is never in doubt.
+        return Writer(draft, opener(lambda _path, _flags: draft.create()))
+    except BaseException:
+        if draft.created:
+            draft.discard()
+        raise
 
-    What a cancelled ``write`` was given counts as written. After an error the handle is closed: what it
-    holds is not whole any more.
+
+def _ended(draft: Draft) -> ValueError:
+    """What is raised by a ``commit()`` that comes too late."""
+    return ValueError(f"{draft.final}: this handle has been closed; nothing more is published")
+
+
+class AsyncWriter(_OnLoop, Generic[S]):
+    """A draft on the loop. Writes are gathered and go to a thread 256 kB at a time.
+
+    Where that is expected to succeed, the temporary is created by the first hop that has something to write: a
+    small file costs one hop in all. What a cancelled ``write`` was given counts as written. After an error the
+    handle is closed: what it holds is not whole any more.
     """
 
-    def __init__(self, writer: Writer[S]) -> None:
-        super().__init__(writer._file)
-        self._writer: Writer[S] = writer
+    def __init__(self, draft: Draft, create: Callable[[], Writer[S]], *, text: bool) -> None:
+        super().__init__(text=text)
+        self._draft = draft
+        self._create: Callable[[], Writer[S]] = create
+        self._writer: Writer[S] | None = None  # none before the first hop
+        self._closed = False  # said on the loop, before the hop: nothing written from then on would be published
         self._chunks: list[Any] = []
         self._waiting = 0
         self._broken: BaseException | None = None
@@ -237,7 +256,7 @@ class AsyncWriter(_OnLoop, Generic[S]):
 
         ``data`` is taken at the call: it is also published where the ``await`` was forgotten.
         """
-        if self._writer.closed:
+        if self._closed:
             raise ValueError("write to a closed handle")
         chunk: Any = data
         if self._text:
@@ -269,13 +288,16 @@ class AsyncWriter(_OnLoop, Generic[S]):
         chunks, self._chunks = self._chunks, []
         return self._nothing.join(chunks)
 
+    async def _open(self) -> None:
+        await _in_thread(self._opened)
+
     async def _drain(self) -> None:
         if self._broken is not None:
             raise self._broken
         if not self._chunks:  # committed or closed between the call and its await
             return
         try:
-            await self._aio.write(self._take())
+            await _in_thread(self._put, self._take())
         except BaseException as error:
             self._broken = self._broken or error
             await self._drop()
@@ -284,20 +306,36 @@ class AsyncWriter(_OnLoop, Generic[S]):
     async def _publish(self) -> None:
         if self._broken is not None:
             raise self._broken
+        if self._closed:
+            raise _ended(self._draft)
+        self._closed = True
         await _in_thread(self._commit)
 
+    async def _drop(self) -> None:
+        self._closed = True
+        self._chunks.clear()
+        if self._writer is not None:
+            await _in_thread(self._writer.close)
+
+    # In a thread, one of these at a time:
+
+    def _opened(self) -> Writer[S]:
+        if self._writer is None:
+            self._writer = self._create()
+        return self._writer
+
+    def _put(self, data: Any) -> None:
+        self._opened().write(data)
+
     def _commit(self) -> None:
+        writer = self._opened()
         try:
             if self._chunks:
-                self._writer.write(self._take())
+                writer.write(self._take())
         except BaseException:
-            self._writer.close()
+            writer.close()
             raise
-        self._writer.commit()
-
-    async def _drop(self) -> None:
-        self._chunks.clear()
-        await _in_thread(self._writer.close)
+        writer.commit()
 
 
 class _Taken(Generic[T]):
@@ -317,21 +355,15 @@ class _Taken(Generic[T]):
 class Writing(Generic[S]):
     """``with`` gives a ``Writer``, ``async with`` an ``AsyncWriter``; leaving the block publishes."""
 
-    def __init__(self, draft: Draft, opener: Callable[[Callable[[str, int], int]], IO[Any]]) -> None:
+    def __init__(self, draft: Draft, opener: Callable[[Callable[[str, int], int]], IO[Any]], *, text: bool) -> None:
         self._draft = draft
-        self._opener = opener
+        self._create: Callable[[], Writer[Any]] = partial(_created, draft, opener)
+        self._text = text
         self._writer: Writer[S] | None = None
         self._async: AsyncWriter[S] | None = None
 
     def __enter__(self) -> Writer[S]:
-        try:
-            # The file object owns the descriptor from its birth: who closes it after an error is never in doubt.
-            file = self._opener(lambda _path, _flags: self._draft.create())
-            self._writer = Writer(self._draft, file)
-        except BaseException:
-            if self._draft.created:
-                self._draft.discard()
-            raise
+        self._writer = self._create()
         return self._writer
 
     def __exit__(self, *error: Any) -> None:
@@ -344,19 +376,19 @@ class Writing(Generic[S]):
             writer.close()
 
     async def __aenter__(self) -> AsyncWriter[S]:
-        try:
-            await finish(_in_thread(self.__enter__))
-        except BaseException:
-            if self._writer is not None:  # cancelled while it was being opened
-                await finish(_in_thread(self._writer.close))
-            raise
-        assert self._writer is not None
-        self._async = AsyncWriter(self._writer)
-        return self._async
+        handle: AsyncWriter[S] = AsyncWriter(self._draft, self._create, text=self._text)
+        if not self._draft.expected:
+            try:
+                await handle._step(handle._open)
+            except BaseException:
+                await handle.close()  # cancelled while it was being opened
+                raise
+        self._async = handle
+        return handle
 
     async def __aexit__(self, *error: Any) -> None:
         handle = self._async
-        if handle is None or (handle._writer.closed and handle._broken is None):
+        if handle is None or (handle._closed and handle._broken is None):
             return
         if error[0] is None:
             await handle.commit()

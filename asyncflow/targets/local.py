@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+from io import BytesIO, TextIOWrapper
 from typing import Any, ClassVar, Literal, get_args, overload
 
 from ..errors import TargetStateUnknown
+from ..links import resolve
 from ..target import Answer, How, Target
 from ..threads import files
 from ._draft import Draft, Durability
@@ -49,7 +51,7 @@ class LocalTarget(Target):
         """``file://`` and the path with its parent resolved, so that two spellings are one file."""
         if self._key is None:
             parent, name = os.path.split(self.path)
-            self._key = "file://" + os.path.join(os.path.realpath(parent), name)
+            self._key = "file://" + os.path.join(resolve.get()(parent), name)
         return self._key
 
     def _there(self) -> bool:
@@ -83,13 +85,17 @@ class LocalTarget(Target):
         """Open for ``with`` (sync code) or ``async with`` (on the loop); ``r``, ``w``, ``rb`` or ``wb``.
 
         Writing goes to a private temporary in the same directory, which is created if need be; leaving the
-        block normally publishes it by one rename. Raises ``OSError`` on entering or leaving the block.
+        block normally publishes it by one rename. Raises ``OSError`` on entering or leaving the block. (On the
+        loop, where a temporary could be made in this directory before, it is made when there is something to write:
+        if that has become impossible, the ``write`` that finds out raises it, at the latest leaving the block does.)
         """
         text: dict[str, Any] = {} if "b" in mode else {"encoding": encoding, "newline": newline}
         if mode in ("r", "rb"):
             return Reading(lambda: open(self.path, mode, **text))
         if mode in ("w", "wb"):
-            return Writing(self._draft(), lambda create: open(self.path, mode, opener=create, **text))
+            if text and (encoding != "utf-8" or newline is not None):
+                TextIOWrapper(BytesIO(), **text)  # raises what the file object, which may be made later, would
+            return Writing(self._draft(), lambda create: open(self.path, mode, opener=create, **text), text=bool(text))
         raise ValueError(f"{self!r}.open({mode!r}): the mode is 'r', 'w', 'rb' or 'wb'; a target is written whole")
 
     def temporary_path(self) -> TemporaryPath:

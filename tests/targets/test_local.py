@@ -428,7 +428,7 @@ async def test_a_forgotten_handle_goes_with_its_temporary(target: LocalTarget) -
     gc.collect()
     assert names(folder) == []  # and no ResourceWarning: warnings are errors here
     aout = await target.open("w").__aenter__()
-    await aout.write("half")
+    await aout.write("half" * HOP)
     assert len(names(folder)) == 1
     del aout
     gc.collect()

@@ -18,7 +18,7 @@ import pytest
 
 import asyncflow
 from asyncflow import LocalTarget, Task
-from asyncflow.targets import local
+from asyncflow.targets import _draft, local
 from asyncflow.testing import leaks
 
 SIZE = 600_000  # bytes: several writes of the buffered file
@@ -233,11 +233,14 @@ def test_the_nth_call_fails(tmp_path: Path, code: int) -> None:
     assert set(failed) == {"open temp", "mkdir", "open dir", "fsync dir", "close", "write", "fsync temp", "replace"}
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["opened on entering", "opened by the first hop"])
 @pytest.mark.parametrize("code", ERRORS, ids=errno.errorcode.get)
-def test_the_nth_call_fails_on_the_loop(tmp_path: Path, code: int) -> None:
+def test_the_nth_call_fails_on_the_loop(tmp_path: Path, code: int, late: bool) -> None:
     import asyncio
 
     def run(target: LocalTarget) -> None:
+        if late:
+            _draft._proven.add(os.path.dirname(target.path))
         asyncio.run(write_on_the_loop(target))
 
     # The loop's own calls into `os` are not made between its start and its end; its sockets are not os.open's.
