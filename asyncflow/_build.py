@@ -135,8 +135,11 @@ async def make(account: Account, roots: list[Task], force: Force) -> BuildResult
     Raises as ``build`` does.
     """
     account.started_build(roots)
+    timer = None
+    if account.timeout is not None:
+        timer = asyncio.get_running_loop().call_later(account.timeout, account.expire)
     try:
-        account.force(await forced(force, roots))
+        account.force(await forced(force, roots, account.done.done))
         found = await _carry_out(Executor.current(), account, roots)
     except asyncio.CancelledError:
         account.finished_build("cancelled")
@@ -144,6 +147,9 @@ async def make(account: Account, roots: list[Task], force: Force) -> BuildResult
     except BaseException:
         account.finished_build("failed")
         raise
+    finally:
+        if timer is not None:
+            timer.cancel()
     if account.why is not None or account.fail_fast:  # else every node has its end
         account.nodes = ended(account.nodes)
         found = ended(found)
@@ -161,7 +167,7 @@ async def plan(tasks: Task | Iterable[Task], *, force: Force = False, only: Only
     executor = Executor(asyncio.get_running_loop(), Hub())
     roots = tasks_in(tasks)
     account = open_account(only=only)
-    account.force(await forced(force, roots))
+    account.force(await forced(force, roots, account.done.done))
     await _carry_out(executor, account, roots, dry=True)
     return Plan(account.nodes)
 
@@ -190,9 +196,6 @@ def _loop_is_running() -> bool:
 async def _carry_out(executor: Executor, account: Account, structure: Any, *, dry: bool = False) -> list[Node]:
     """A build from its beginning to its end: the nodes asked for. ``account.nodes`` are all it met."""
     demand = executor.open(account, structure, dry=dry)
-    timer = None
-    if account.timeout is not None:
-        timer = executor.loop.call_later(account.timeout, account.expire)
     abandoned = False
     try:
         await account.done
@@ -200,8 +203,6 @@ async def _carry_out(executor: Executor, account: Account, structure: Any, *, dr
         abandoned = True  # thrown away, perhaps with its loop: it cannot wait for anything any more
         raise
     finally:
-        if timer is not None:
-            timer.cancel()
         roots = demand.roots[:]
         account.nodes = reachable(roots) if demand.build.joined else demand.build.nodes
         stopping = executor.close(demand)

@@ -6,6 +6,7 @@ they are no part of what a task is.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
@@ -175,9 +176,24 @@ def _function(owner: Any, name: str) -> Any:
     given = next(c.__dict__[name] for c in cls.__mro__ if name in c.__dict__)
     if isinstance(given, staticmethod):
         given = given.__func__
-    return (
-        given if isinstance(given, type) or not hasattr(given, "__get__") or callable(given) else getattr(owner, name)
-    )
+    if isinstance(given, property):
+        return getattr(owner, name)
+    if callable(given) and not isinstance(given, type):
+        _check_function(given, cls.__qualname__, name)
+    return given
+
+
+def _check_function(function: Any, place: str, name: str) -> None:
+    argument = "the exception" if name == "retry_on" else "the number of failures"
+    right = f"a plain function of one argument, {argument}; no `self`"
+    if inspect.iscoroutinefunction(function):
+        raise ConfigError(f"{place}.{name} is an `async def`; expected {right}")
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        raise ConfigError(f"{place}.{name} takes other arguments; expected {right}") from None
+    except ValueError:
+        pass  # a builtin that does not tell
 
 
 def _wrong(place: str, name: str, value: object, expected: str) -> ConfigError:

@@ -230,7 +230,8 @@ class Scheduler:
         node.state = EXPANDING
         if node.options is not DEFAULTS:
             node.priority = node.options.priority if node.priority <= 0 else max(node.priority, node.options.priority)
-            if node.options.pooled and not node.build.dry and (problem := impossible(node)) is not None:
+            runs = node.options.pooled and not node.build.dry and not node.flags & (EXCLUDED | WRAPPER)
+            if runs and (problem := impossible(node)) is not None:
                 node.demand.problems.append((node, problem))
         if node.keys:
             for other in self.sharing.hub.claim(node):

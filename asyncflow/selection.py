@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from time import perf_counter
 from typing import Any, Literal, TypeAlias
 
@@ -25,57 +25,37 @@ SLICE = 0.005  # seconds
 Test = Callable[[Task], bool]
 
 
-async def forced(force: Force, roots: list[Task]) -> Test | None:
-    """Whether a task is to run although it is complete; None if none is. Raises ``ConfigError``."""
+async def forced(force: Force, roots: list[Task], over: Callable[[], bool]) -> Test | None:
+    """Whether a task is to run although it is complete; None if none is. Raises ``ConfigError``.
+
+    Looks through what ``roots`` require, in slices; stops early if it is ``over``.
+    """
     if force is False:
         return None
     if force == "upstream":
         return lambda task: True
     if force is True:
         tasks = set(roots)
-        for task in roots:
-            if task._definition.wrapper:  # it stands for what it requires
-                tasks.update(await _below(task, lambda task: task._definition.wrapper))
+        wrappers = [task for task in roots if _stands_for_others(task)]
+        async for _, other in _edges(wrappers, _stands_for_others, over):
+            tasks.add(other)
         return tasks.__contains__
     chosen = set(leaves(force))
     for task in chosen:
         if not isinstance(task, Task):
             raise ConfigError(f'build(force={force!r}): expected True, "upstream", or tasks; {task!r} is none')
-    return (await _downstream(chosen, roots)).__contains__
+    return (await _downstream(chosen, roots, over)).__contains__
 
 
-async def _below(task: Task, descend: Test) -> set[Task]:
-    seen = {task}
-    queue = deque([task])
-    deadline = perf_counter() + SLICE
-    while queue:
-        for other in _requirements(queue.popleft()):
-            if other not in seen:
-                seen.add(other)
-                if descend(other):
-                    queue.append(other)
-        if perf_counter() > deadline:
-            await asyncio.sleep(0)
-            deadline = perf_counter() + SLICE
-    return seen
+def _stands_for_others(task: Task) -> bool:
+    return task._definition.wrapper
 
 
-async def _downstream(chosen: set[Task], roots: list[Task]) -> set[Task]:
+async def _downstream(chosen: set[Task], roots: list[Task], over: Callable[[], bool]) -> set[Task]:
     """``chosen``, and what leads from ``roots`` to one of them. Complete tasks are descended into as well."""
     dependents: dict[Task, list[Task]] = {}
-    seen = set(roots)
-    queue = deque(seen)
-    deadline = perf_counter() + SLICE
-    while queue:
-        task = queue.popleft()
-        for other in _requirements(task):
-            dependents.setdefault(other, []).append(task)
-            if other not in seen:
-                seen.add(other)
-                queue.append(other)
-        if perf_counter() > deadline:
-            await asyncio.sleep(0)
-            deadline = perf_counter() + SLICE
+    async for task, other in _edges(roots, lambda _: True, over):
+        dependents.setdefault(other, []).append(task)
     found = set(chosen)
     queue = deque(chosen)
     while queue:
@@ -86,13 +66,32 @@ async def _downstream(chosen: set[Task], roots: list[Task]) -> set[Task]:
     return found
 
 
-def _requirements(task: Task) -> list[Task]:
-    if not task._definition.has_requires:
-        return []
+async def _edges(roots: list[Task], descend: Test, over: Callable[[], bool]) -> AsyncIterator[tuple[Task, Task]]:
+    """What ``roots`` require, and what those require as far as ``descend`` says: each task with each requirement."""
+    seen = set(roots)
+    queue = deque(seen)
+    deadline = perf_counter() + SLICE
+    while queue:
+        task = queue.popleft()
+        for other in _requirements(task):
+            yield task, other
+            if other not in seen and descend(other):
+                seen.add(other)
+                queue.append(other)
+            if perf_counter() > deadline:
+                await asyncio.sleep(0)
+                if over():
+                    return
+                deadline = perf_counter() + SLICE
+
+
+def _requirements(task: Task) -> Iterator[Task]:
     try:
-        return [other for other in leaves(task.requires()) if isinstance(other, Task)]
-    except Exception:
-        return []  # the plan will say what is wrong with it
+        for other in leaves(task.requires()):
+            if isinstance(other, Task):
+                yield other
+    except (Exception, SystemExit, KeyboardInterrupt):
+        return  # the plan will say what is wrong with it
 
 
 def selected(only: Only | None) -> Test | None:

@@ -50,6 +50,16 @@ def simulated(main: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Non
     return test
 
 
+def simulated_with(main: Callable[[Any], Coroutine[Any, Any, None]]) -> Callable[[Any], None]:
+    """The same, for a test with a parameter called `seconds`."""
+
+    def test(seconds: Any) -> None:
+        simulate(lambda: main(seconds), seed=1)
+
+    test.__name__, test.__doc__ = main.__name__, main.__doc__
+    return test
+
+
 class Flaky(Task):
     """Fails as often as it is told, then gives how often it was entered."""
 
@@ -255,6 +265,44 @@ async def test_an_attempt_that_failed_publishes_nothing_any_more() -> None:
     assert MemoryTarget("left").get() == "by the second"
 
 
+@pytest.mark.parametrize("name", ["retry_on", "retry_delay"])
+def test_an_option_that_raises_fails_the_task_and_not_the_engine(name: str) -> None:
+    def raises(_: Any) -> Any:
+        raise LookupError("no such table")
+
+    class Wrong(Task):
+        retries = 3
+
+        async def run(self) -> None:
+            raise OSError("down")
+
+    odd = type("Odd", (Wrong,), {name: staticmethod(raises)})
+
+    async def main() -> None:
+        for _ in range(2):  # the second finds nothing of the first
+            result = await build([odd(), Flaky(failures=0)])
+            assert result.counts == {"succeeded": 1, "failed": 1}
+            error = result.tasks[odd()].error
+            assert isinstance(error, ConfigError)
+            assert str(error) == f"Odd().{name} raised LookupError: no such table"
+
+    simulate(main, seed=1)
+
+
+@pytest.mark.parametrize("seconds", ["soon", None, float("nan"), float("inf")])
+@simulated_with
+async def test_a_delay_that_is_no_number(seconds: Any) -> None:
+    class Odd(Task):
+        retries = 1
+        retry_delay = staticmethod(lambda failures: seconds)
+
+        async def run(self) -> None:
+            raise OSError
+
+    [error] = (await build(Odd())).errors()
+    assert "expected a number of seconds" in str(error.__cause__)
+
+
 # Time limits ---------------------------------------------------------------------------------------------
 
 
@@ -377,6 +425,53 @@ async def test_a_body_that_ends_while_it_is_being_stopped_was_too_late() -> None
     error = result.tasks[Breaks()].error
     assert isinstance(error, TimeoutError)
     assert isinstance(error.__cause__, OSError)
+
+
+@simulated
+async def test_what_it_had_published_whole_before_its_time_was_up_stands() -> None:
+    class Lingers(Task):
+        timeout = 5
+        retries = 2
+
+        def output(self) -> MemoryTarget:
+            return MemoryTarget("lingers")
+
+        async def run(self) -> None:
+            entered["lingers"] += 1
+            self.output().put("made")
+            await asyncio.sleep(100)
+
+    start = now()
+    result = await build(Lingers())
+    assert now() - start == 5
+    assert result.ran == (Lingers(),)
+    assert entered["lingers"] == 1
+
+
+@simulated
+async def test_the_last_to_leave_waits_for_a_body_whose_time_was_up() -> None:
+    gone: list[float] = []
+
+    class Slowly(Task):
+        timeout = 5
+
+        async def run(self) -> None:
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(1)
+                gone.append(now())
+
+    one, two = (asyncio.create_task(build(Slowly(), grace=3.0)) for _ in range(2))
+    await asyncio.sleep(5.2)
+    for task in (one, two):
+        task.cancel()
+        await asyncio.sleep(0.1)
+    with pytest.raises(asyncio.CancelledError):
+        await two
+    assert gone, "it was still alive when the last build returned"
+    with pytest.raises(asyncio.CancelledError):
+        await one
 
 
 @simulated

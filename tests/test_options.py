@@ -60,6 +60,17 @@ def test_a_wrong_option_is_told_when_the_class_is_made(name: str, wrong: Any) ->
         options(**{name: wrong})
 
 
+@pytest.mark.parametrize("name", ["retry_on", "retry_delay"])
+def test_a_function_is_no_method_and_no_coroutine(name: str) -> None:
+    async def coroutine(_: Any) -> bool:
+        return True
+
+    with pytest.raises(TaskDefinitionError, match=rf"^Some\.{name} takes other arguments; expected a plain function"):
+        options(**{name: lambda self, argument: True})
+    with pytest.raises(TaskDefinitionError, match=rf"^Some\.{name} is an `async def`; expected a plain function"):
+        options(**{name: coroutine})
+
+
 async def test_options_that_differ_from_task_to_task() -> None:
     seen = []
 

@@ -431,3 +431,62 @@ async def test_a_rate_nobody_gives_is_a_plan_error() -> None:
 
     with pytest.raises(PlanError, match=r"Burst\(\) takes 5 starts of the rate 'api' at once, which gives 2 in 1 s"):
         await build(Burst(), rate={"api": "2/s"})
+
+
+async def test_a_body_that_asks_for_more_while_its_answer_waits_for_units() -> None:
+    """The units granted for the first answer are given back: the body goes on waiting for the second."""
+    answered, busy = asyncio.Event(), asyncio.Event()
+
+    class Quick(Task):
+        n: int
+
+        async def run(self) -> int:
+            return self.n
+
+    class Busy(Task):
+        resources = {"gpu": 1}
+
+        async def run(self) -> None:
+            busy.set()
+            await answered.wait()
+
+    class Asks(Task):
+        resources = {"gpu": 1}
+
+        async def late(self) -> int:
+            await busy.wait()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            answered.set()
+            return await Quick(n=2)
+
+        async def run(self) -> list[int]:
+            async def first() -> int:
+                return await Quick(n=1)
+
+            return await asyncio.gather(first(), self.late())
+
+    async with asyncio.timeout(10):
+        result = await build([Asks(), Busy(), Query(n=1)], resources={"gpu": 1})
+    assert result[Asks()] == [1, 2]
+
+
+async def test_builds_with_pools_of_their_own_plan_for_themselves() -> None:
+    """One gives no rate, the other does: the first is refused, and the second is not."""
+    first, second = await asyncio.gather(
+        build(Call(n=1)), build(Call(n=1), rate={"api": "10/s"}), return_exceptions=True
+    )
+    assert isinstance(first, PlanError)
+    assert not isinstance(second, BaseException)
+    assert second.ok
+
+
+async def test_what_is_not_to_run_needs_nothing() -> None:
+    class Needs(Task):
+        def requires(self) -> Task:
+            return Call(n=1)
+
+        async def run(self) -> None: ...
+
+    result = await build([Needs(), Query(n=1)], only=Query)
+    assert result.counts == {"succeeded": 1, "missing": 2}

@@ -22,7 +22,7 @@ from asyncflow import (
     build,
     plan,
 )
-from asyncflow.errors import TaskNotFound
+from asyncflow.errors import PlanError, TaskNotFound
 from asyncflow.hub import hub
 from asyncflow.testing import explore, simulate
 
@@ -416,3 +416,34 @@ async def test_a_failure_inside_a_joined_flight_is_a_failure() -> None:
     assert second.blocked == (Asks(),)
     assert (second.status, second.exit_code) == ("failed", 1)
     assert not await first
+
+
+def test_looking_for_what_is_forced_counts_as_time_and_can_be_stopped() -> None:
+    """What `requires()` gives has no end: only the build's timeout ends the search."""
+
+    class Endless(Task):
+        n: int = 0
+
+        def requires(self) -> Any:
+            n = 0
+            while True:
+                yield Endless(n=(n := n + 1))
+
+        async def run(self) -> None: ...
+
+    async def main() -> None:
+        result = await build(Endless(), force=[Endless(n=3)], timeout=0.2)
+        assert result.status == "cancelled"
+
+    asyncio.run(main())
+
+
+async def test_requires_that_wants_to_stop_the_process_is_a_plan_error_with_force_too() -> None:
+    class Exits(Task):
+        def requires(self) -> Any:
+            raise SystemExit(3)
+
+        async def run(self) -> None: ...
+
+    with pytest.raises(PlanError, match="SystemExit: 3"):
+        await build(Exits(), force=[Exits()])

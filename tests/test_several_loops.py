@@ -451,6 +451,26 @@ def test_a_child_of_a_fork_has_none_of_the_parents_flights() -> None:
     assert run(Both())[Both()] == (0, 42)
 
 
+def test_a_computed_task_that_waits_for_a_place_here_and_was_made_there_is_not_made_again(loops: Loops) -> None:
+    class Value(Task):
+        async def run(self) -> int:
+            entered["value"] += 1
+            return 5
+
+    class Both(Task):
+        """Takes the one place; `Value` waits for it."""
+
+        async def run(self) -> None:
+            await gate.passed()
+
+    busy = loops.start(lambda: build([Both(), Value()], concurrency=1))
+    assert gate.reached.wait(PATIENCE)
+    assert loops.start(lambda: value_of(Value())).result(PATIENCE) == 5
+    gate.open()
+    assert busy.result(PATIENCE)[Value()] == 5
+    assert entered == {"value": 1}
+
+
 def test_events_of_a_build_that_joins(loops: Loops) -> None:
     events: list[Any] = []
     first = loops.start(lambda: value_of(Slow()))

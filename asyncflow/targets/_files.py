@@ -279,10 +279,12 @@ class AsyncWriter(_OnLoop, Generic[S]):
     async def commit(self) -> None:
         """Publish now. Raises ``ValueError`` after ``close()`` or a first ``commit()``."""
         await self._step(self._publish)
+        _early.discard(self)
 
     async def close(self) -> None:
         """Close without publishing; what was written is dropped."""
         await self._step(self._drop)
+        _early.discard(self)
 
     def _take(self) -> Any:
         chunks, self._chunks = self._chunks, []
@@ -338,6 +340,13 @@ class AsyncWriter(_OnLoop, Generic[S]):
         writer.commit()
 
 
+EARLY = 32
+"""Handles that may hold a temporary open although nothing has been written to it yet: of thousands of bodies at once,
+the first tell whether that can be done, and the others must leave descriptors for those who write."""
+
+_early: weakref.WeakSet[AsyncWriter[Any]] = weakref.WeakSet()
+
+
 class _Taken(Generic[T]):
     """A write whose data is in the buffer; to await it is to wait until there is room again."""
 
@@ -377,7 +386,8 @@ class Writing(Generic[S]):
 
     async def __aenter__(self) -> AsyncWriter[S]:
         handle: AsyncWriter[S] = AsyncWriter(self._draft, self._create, text=self._text)
-        if not self._draft.expected:
+        if not self._draft.expected and len(_early) < EARLY:
+            _early.add(handle)
             try:
                 await handle._step(handle._open)
             except BaseException:
