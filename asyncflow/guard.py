@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .attempt import current
 from .frames import OURS, USERS, home, place, whose
-from .threads import lend
+from .threads import LEAVE, lend
 
 if TYPE_CHECKING:
     from ._task import Task
@@ -333,7 +333,7 @@ def _start_sampler() -> None:
         _sampling = False
 
 
-def _sample() -> None:
+def _sample() -> object:
     global _collecting_since
     try:
         while guards := _at_work():
@@ -344,6 +344,7 @@ def _sample() -> None:
     finally:
         gc.callbacks.remove(_collecting)
         _collecting_since = None  # a finalizer may have let us in, and its collection ends unheard
+    return LEAVE
 
 
 def _wait(tick: float) -> None:

@@ -21,13 +21,15 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-__all__ = ["IDLE", "Counter", "Pool", "counted_by", "files", "lend", "parked", "trim", "woken"]
+__all__ = ["IDLE", "LEAVE", "Counter", "Pool", "counted_by", "files", "lend", "parked", "trim", "woken"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 IDLE = 10.0
 """Seconds an idle thread waits for another job before it ends."""
+
+LEAVE: Any = object()
 
 _lock = threading.Lock()
 _idle: list[_Worker] = []
@@ -50,14 +52,18 @@ class _Worker(threading.Thread):
                 continue  # lent out in this very moment: the job is on its way
             if job is None:
                 return
-            job()
+            if job() is LEAVE:
+                return
             del job  # what the job held must not live on in an idle thread
             with _lock:
                 _idle.append(self)
 
 
 def lend(job: Callable[[], object]) -> None:
-    """Run ``job()``, which must not raise, in a daemon thread of its own; idle threads are used first."""
+    """Run ``job()``, which must not raise, in a daemon thread of its own; idle threads are used first.
+
+    A job that gives ``LEAVE`` sends its thread home: it ends after the last build, when idle ones have gone.
+    """
     with _lock:
         worker = _idle.pop() if _idle else None
     if worker is None:
