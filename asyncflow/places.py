@@ -136,23 +136,23 @@ class Places:
         """``node`` goes from the account of its build to that of ``heir``, with its place and its times."""
         build = node.build
         at_work = node.state == RUNNING
-        held = [pool.name for pool, _ in _needs(node) if node in pool.held]
         if at_work:
             self.give_back(node)
         times = build.times[2 * node.index : 2 * node.index + 2]
-        old = [(pool, pool.held.pop(node)) for pool, _ in _needs(node) if node in pool.held]
+        held = [(pool, pool.held.pop(node)) for pool, _ in _needs(node) if node in pool.held]
         node.build, node.index = heir, len(heir.nodes)
         heir.nodes.append(node)
         heir.times.extend(times)
         if node in build.failures:
             heir.failures[node] = build.failures.pop(node)
         self._refuse(node, *node.children)
-        for pool, count in old:
+        for pool, count in held:
             self.refund(pool, count)
+        kept = {pool.name for pool, _ in held}
         for pool, count in _needs(node):
-            if at_work or pool.name in held:
+            if at_work or pool.name in kept:
                 pool.free -= count
-            if pool.name in held:
+            if pool.name in kept:
                 pool.held[node] = count
         if at_work:
             self._sit(node)
