@@ -27,6 +27,8 @@ def find_cycles(demand: Demand, found: list[list[Node]], order: list[Node], hub:
     """
     border: list[Node] = []  # verified nodes the new ones wait for
     steps = 0
+    if demand.parent is None:  # nobody asks for its border
+        yield from _verify_from_below(demand.fresh, order)
     # A demand that has left names no roots any more, but others may want what it was planning.
     path: list[Node] = []
     ways = [iter(demand.roots or demand.fresh)]
@@ -46,15 +48,16 @@ def find_cycles(demand: Demand, found: list[list[Node]], order: list[Node], hub:
                 path.append(node)
                 ways.append(iter(node.deps))
                 break
-            else:
-                _walked(node)
+            elif node.state >= WAITING:
+                node.flags |= VERIFIED
         else:
             ways.pop()
             if path:
                 node = path.pop()
                 node.flags &= ~ON_PATH
                 order.append(node)
-                _walked(node)
+                if node.state >= WAITING:  # one that another plan is still expanding is walked again by that plan
+                    node.flags |= VERIFIED
     if demand.parent is not None and demand.roots:
         parent = demand.parent
         if parent in demand.roots:
@@ -63,9 +66,26 @@ def find_cycles(demand: Demand, found: list[list[Node]], order: list[Node], hub:
             found.append([parent, *_lead_in(demand, way[0]), *way])
 
 
-def _walked(node: Node) -> None:
-    if node.state >= WAITING:  # one that another plan is still expanding is walked again by that plan
-        node.flags |= VERIFIED
+def _verify_from_below(fresh: list[Node], order: list[Node]) -> Iterator[None]:
+    """The same for nodes whose dependencies have all been verified, without a path to keep.
+
+    Most graphs are met from the top down, so that this leaves nothing for the walk.
+    """
+    steps = 0
+    for node in reversed(fresh):
+        steps += 1 + len(node.deps)
+        if steps > SLICE:
+            steps = 0
+            yield
+        if node.state != WAITING:
+            continue
+        for dep in node.deps:
+            if dep.state < FINAL and not dep.flags & VERIFIED:
+                break
+        else:
+            node.flags |= VERIFIED
+            if node.deps:
+                order.append(node)
 
 
 def _abroad(node: Node, other: Node) -> bool:

@@ -100,7 +100,7 @@ class Hub:
             contest.at_work = node
         return None
 
-    def end(self, node: Node, *, was_at_work: bool) -> Sequence[Node]:
+    def end(self, node: Node, was_at_work: bool) -> Sequence[Node]:
         """Give up ``node``'s claims, once it has its final state; the nodes that have waited for that.
 
         Also those that were only going to run, where nothing but the value is left of what has been made: they

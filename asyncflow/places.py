@@ -75,6 +75,11 @@ class Places:
 
     def _seated(self, build: Build, key: Key, item: Node | Demand) -> bool:
         """Give ``item`` its place, unless it is not to run any more, or there is something else it has to wait for."""
+        if type(item) is Node and item.state == READY and not item.options.pooled:  # nearly all of them
+            if self._may_run(item):
+                self._sit(item)
+                return True
+            return False
         node = _able(item)
         if node is None:
             return False

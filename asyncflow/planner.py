@@ -261,8 +261,6 @@ def _forced(account: Account, task: Task) -> bool:
 def _required(node: Node) -> Iterator[Any]:
     """What ``requires()`` gives, leaf by leaf; its structure is kept for ``input()``."""
     structure = node.task.requires()
-    if isinstance(structure, Iterator):
-        return _read(node, structure)
     if type(structure) is list:
         for item in structure:
             if not isinstance(item, Task):
@@ -270,6 +268,8 @@ def _required(node: Node) -> Iterator[Any]:
         else:
             node.structure = structure
             return iter(structure)  # the common case, in a fifth of the time
+    if isinstance(structure, Iterator):
+        return _read(node, structure)
     node.structure = structure = settle(structure)
     return leaves(structure)
 

@@ -19,17 +19,19 @@ class Queue:
     Graphs have many nodes and few keys: a bucket for each key, and a heap of the keys alone.
     """
 
-    __slots__ = ("_buckets", "keys")
+    __slots__ = ("_buckets", "_spare", "keys")
 
     def __init__(self) -> None:
         self._buckets: dict[Key, deque[Any]] = {}
+        self._spare: deque[Any] | None = None  # an empty bucket: in a chain each node is alone with its key
         self.keys: list[Key] = []  # a heap: the smallest is the first; empty if the queue is
 
     def push(self, key: Key, item: Any, *, first: bool = False) -> None:
         """Queue ``item``; ``first``: before the others with the same key."""
         bucket = self._buckets.get(key)
         if bucket is None:
-            bucket = self._buckets[key] = deque()
+            bucket = self._buckets[key] = deque() if self._spare is None else self._spare
+            self._spare = None
             heappush(self.keys, key)
         if first:
             bucket.appendleft(item)
@@ -45,7 +47,7 @@ class Queue:
         bucket = self._buckets[self.keys[0]]
         item = bucket.popleft()
         if not bucket:
-            del self._buckets[heappop(self.keys)]
+            self._spare = self._buckets.pop(heappop(self.keys))
         return item
 
     def __iter__(self) -> Iterator[tuple[Key, Any]]:

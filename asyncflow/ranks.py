@@ -21,7 +21,8 @@ def rank(order: list[Node], queue: Callable[[Node], None]) -> Iterator[None]:
     for node in reversed(order):
         below, priority = node.rank + 1, node.priority
         for dep in node.deps:
-            dep.rank = max(dep.rank, below)
+            if dep.rank < below:  # noqa: PLR1730  # a call of max() for every edge costs more
+                dep.rank = below
             if dep.priority < priority:
                 raise_priority(dep, priority, queue)
         edges += len(node.deps)

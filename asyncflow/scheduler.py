@@ -60,7 +60,7 @@ from .graph import (
     Node,
 )
 from .holds import impossible, stuck
-from .hub import Hub, at_work
+from .hub import Hub
 from .leaving import Leaving
 from .places import Places
 from .ranks import raise_priority, rank
@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     from ._task import Task
 
 __all__ = ["Scheduler"]
+
+_NO_TIMES = (0.0, 0.0)  # of a node that has not been started
 
 
 class Scheduler:
@@ -181,8 +183,7 @@ class Scheduler:
                 return node
         node = Node(task, demand, build)
         build.nodes.append(node)
-        build.times.append(0.0)
-        build.times.append(0.0)
+        build.times.extend(_NO_TIMES)
         demand.unplanned += 1
         demand.fresh.append(node)
         if old is None:
@@ -413,7 +414,8 @@ class Scheduler:
     def _ended(self, node: Node, state: int) -> None:
         if node.state == RUNNING:
             self._places.give_back(node)
-        self._drop_children(node)
+        if node.children:
+            self._drop_children(node)
         if not node.flags & CANCELLING:
             self._finish(node, state)
         else:
@@ -446,14 +448,14 @@ class Scheduler:
         stack = [(node, state)]
         while stack:
             node, state = stack.pop()
-            was_at_work = at_work(node)
+            was_at_work = RUNNING <= node.state <= SUSPENDED
             node.state = state
             if node.options.pooled:
                 self._places.forgo(node)
             if node.holder is not None:
                 self.sharing.leave(node)
             if node.keys:
-                self.sharing.end(node, was_at_work=was_at_work)
+                self.sharing.end(node, was_at_work)
                 node.keys = NONE
             build = node.build
             if build.listening:
@@ -463,7 +465,10 @@ class Scheduler:
             dependents, node.dependents = node.dependents, NONE
             for other in dependents:
                 other.waiting -= 1
-                _count(other, node)
+                if state == SUCCEEDED:
+                    other.flags |= INPUT_RAN
+                else:
+                    _count(other, node)
                 if not other.waiting and other.state == WAITING and other.flags & VERIFIED:
                     final = self._start_or_end(other)
                     if final:

@@ -121,9 +121,9 @@ class Sharing:
 
     # Others waiting for us -----------------------------------------------------------------------------
 
-    def end(self, node: Node, *, was_at_work: bool) -> None:
+    def end(self, node: Node, was_at_work: bool) -> None:
         """``node`` has its final state: give up its claims, and tell those who wait for that."""
-        for other in self.hub.end(node, was_at_work=was_at_work):
+        for other in self.hub.end(node, was_at_work):
             _tell(other, Sharing.released, other, node)
 
     def keep(self, node: Node) -> bool:
@@ -154,7 +154,7 @@ class Sharing:
         """The loop of ``node`` is gone: it publishes nothing more, and makes nothing any more."""
         if node.attempt is not None:
             node.attempt.fence()  # a thread of it may still be alive
-        self.end(node, was_at_work=at_work(node))
+        self.end(node, at_work(node))
 
     # What nobody says ----------------------------------------------------------------------------------
 
