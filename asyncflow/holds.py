@@ -9,6 +9,7 @@ none can. Those that are left never will.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from .errors import PlanError
 from .graph import FINAL, LOCKING, RESTING, RUNNING, SETTLED, Build, Node
@@ -17,14 +18,18 @@ from .queues import Pool
 __all__ = ["impossible", "stuck"]
 
 
-def stuck(build: Build) -> set[Node]:
-    """The nodes of ``build``, of which no body is at work, that can never end. What others make is trusted to end."""
-    left = {node for node in build.nodes if node.build is build and not _trusted(node)}
+def stuck(builds: Sequence[Build]) -> set[Node]:
+    """The nodes of ``builds``, all those of one loop, that can never end. A body at work is trusted to end.
+
+    So is what another loop makes: a ring that leads through several loops is not found.
+    """
+    nodes = [node for build in builds for node in build.nodes if node.build is build]
+    left = {node for node in nodes if not _trusted(node)}
     held: Counter[Pool] = Counter()
     for node in left:
         for pool, count in _held(node).items():
             held[pool] += count
-    order = [node for node in reversed(build.nodes) if node in left]  # what is required was met later, mostly
+    order = [node for node in reversed(nodes) if node in left]  # what is required was met later, mostly
     while True:
         ended = {node for node in order if node in left and _can_end(node, left, held)}
         if not ended:
@@ -33,7 +38,9 @@ def stuck(build: Build) -> set[Node]:
 
 
 def _trusted(node: Node) -> bool:
-    return node.state >= FINAL or node.state in (RUNNING, LOCKING) or bool(node.flags & RESTING)
+    if node.state == LOCKING:
+        return node.holder is None or node.holder.build.home is not node.build.home
+    return node.state >= FINAL or node.state == RUNNING or bool(node.flags & RESTING)
 
 
 def _held(node: Node) -> dict[Pool, int]:
@@ -42,7 +49,7 @@ def _held(node: Node) -> dict[Pool, int]:
 
 def _can_end(node: Node, left: set[Node], held: Counter[Pool]) -> bool:
     """Whether ``node`` can end as things are; it is taken out of ``left``, and its units out of ``held``, if so."""
-    if any(dep in left for dep in node.deps):
+    if node.holder in left or any(dep in left for dep in node.deps):
         return False
     if any(root in left for demand in node.children if demand.state < SETTLED for root in demand.roots):
         return False

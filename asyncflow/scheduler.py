@@ -499,7 +499,7 @@ class Scheduler:
         for build in self._places.idle():
             if self._places.overtake(build):
                 return True
-            nodes = stuck(build)
+            nodes = stuck(self.builds)
             found = self._places.waiting(build, nodes) if nodes else None
             if found is None:
                 continue

@@ -214,6 +214,44 @@ async def test_two_that_hold_what_the_other_waits_for_are_told_and_do_not_hang()
     assert "holds while it waits for what cannot run either: take '" in told[0]
 
 
+async def test_two_builds_that_hold_what_the_others_tasks_need_are_told_and_do_not_hang() -> None:
+    """A ring through the pools of two builds: each waits for a body of the other, which waits for its own."""
+    holding: list[Task] = []
+    both = asyncio.Event()
+
+    class Needs(Task):
+        n: int
+        resources = {"db": 1}
+
+        async def run(self) -> None: ...
+
+    class Shared(Task):
+        n: int
+
+        async def run(self) -> None:
+            await both.wait()
+            await Needs(n=self.n)
+
+    class Holds(Task):
+        n: int
+        resources = {"db": 1}
+        hold = "db"
+
+        async def run(self) -> None:
+            holding.append(self)
+            if len(holding) == 2:
+                both.set()
+            await Shared(n=1 - self.n)  # it is the other build that runs it
+
+    async with asyncio.timeout(10):
+        results = await asyncio.gather(*(build([Shared(n=n), Holds(n=n)], resources={"db": 1}) for n in (0, 1)))
+    needs = [result.tasks[Needs(n=n)].error for n, result in enumerate(results) if Needs(n=n) in result.failed]
+    assert len(needs) == 1, "when one has been told, the others go on"
+    assert isinstance(needs[0], PlanError)
+    assert "which Holds(n=" in str(needs[0])
+    assert sum(Needs(n=n) in result.ran for n, result in enumerate(results)) == 1
+
+
 async def test_a_body_that_cannot_get_back_what_its_caller_holds_is_told() -> None:
     """The one that is waited for has let go of its unit while it waits, and the caller has taken it meanwhile."""
     asked = asyncio.Event()

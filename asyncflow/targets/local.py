@@ -12,7 +12,8 @@ from ..links import resolve
 from ..target import Answer, How, Target
 from ..threads import files
 from ._draft import Draft, Durability
-from ._files import Reading, TemporaryPath, Writing
+from ._reading import Reading
+from ._writing import TemporaryPath, Writing
 
 __all__ = ["LocalTarget"]
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import asyncflow
 from asyncflow import LocalTarget, TargetStateUnknown, Task
-from asyncflow.targets._files import HOP
+from asyncflow.targets._hops import HOP
 from asyncflow.testing import leaks
 from asyncflow.threads import files
 
@@ -169,10 +169,17 @@ async def test_the_default_encoding_is_utf_8_and_not_the_machines(target: LocalT
 texts = st.text(st.sampled_from("ab\n\r\x0b\x85\u2028ä"), max_size=60)
 
 
+def read_in_hops(patch: pytest.MonkeyPatch, hop: int, *, small: bool = False) -> None:
+    """Read this many characters at a time, unless a ``small`` file is read whole."""
+    patch.setattr("asyncflow.targets._reading.HOP", hop)
+    if not small:
+        patch.setattr("asyncflow.targets._reading.SMALL", -1)
+
+
 @settings(max_examples=60)
-@given(texts, st.sampled_from([None, "", "\n", "\r", "\r\n"]), st.integers(1, 40))
+@given(texts, st.sampled_from([None, "", "\n", "\r", "\r\n"]), st.integers(1, 40), st.booleans())
 def test_lines_are_those_of_open(
-    tmp_path_factory: pytest.TempPathFactory, text: str, newline: str | None, hop: int
+    tmp_path_factory: pytest.TempPathFactory, text: str, newline: str | None, hop: int, small: bool
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "lines.txt"
     path.write_bytes(text.encode())
@@ -182,7 +189,7 @@ def test_lines_are_those_of_open(
             return [line async for line in file]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("asyncflow.targets._files.HOP", hop)
+        read_in_hops(patch, hop, small=small)
         with open(path, newline=newline, encoding="utf-8") as plain:
             assert asyncio.run(read("r", newline=newline)) == list(plain)
         with open(path, "rb") as raw:
@@ -193,9 +200,9 @@ calls = st.lists(st.one_of(st.integers(-1, 12), st.sampled_from(["readline", "ne
 
 
 @settings(max_examples=300)
-@given(texts, st.sampled_from([None, "", "\n", "\r", "\r\n", "rb"]), st.integers(1, 40), calls)
+@given(texts, st.sampled_from([None, "", "\n", "\r", "\r\n", "rb"]), st.integers(1, 40), st.booleans(), calls)
 def test_calls_in_any_order_give_what_a_plain_file_gives(
-    tmp_path_factory: pytest.TempPathFactory, text: str, newline: str | None, hop: int, calls: list[Any]
+    tmp_path_factory: pytest.TempPathFactory, text: str, newline: str | None, hop: int, small: bool, calls: list[Any]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "calls.txt"
     path.write_bytes(text.encode())
@@ -211,7 +218,7 @@ def test_calls_in_any_order_give_what_a_plain_file_gives(
             ]  # fmt: skip
 
     with pytest.MonkeyPatch.context() as patch, open(path, mode, **options) as plain:
-        patch.setattr("asyncflow.targets._files.HOP", hop)
+        read_in_hops(patch, hop, small=small)
         expected = [
             plain.read(call) if isinstance(call, int) else
             plain.readline() if call == "readline" else
@@ -246,7 +253,7 @@ async def test_small_reads_do_not_cost_a_hop_each(
 
 async def test_a_reader_shared_by_tasks_reads_to_the_end(target: LocalTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that finds what it waited for taken by another has not come to the end."""
-    monkeypatch.setattr("asyncflow.targets._files.HOP", 1)
+    read_in_hops(monkeypatch, 1)
     Path(target.path).write_text("".join(f"{n:03d}\n" for n in range(30)))
     got: list[str] = []
 

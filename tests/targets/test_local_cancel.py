@@ -14,7 +14,7 @@ import pytest
 
 from asyncflow import LocalTarget
 from asyncflow.targets import _draft
-from asyncflow.targets._files import HOP
+from asyncflow.targets._hops import HOP
 from asyncflow.testing import STYLES, Outcome, Style, leaks, sweep
 from asyncflow.threads import files
 
@@ -157,6 +157,23 @@ async def test_an_error_and_a_cancel_together(tmp_path: Path, style: Style, open
 
 
 @pytest.mark.parametrize("style", STYLES)
+async def test_read_of_a_small_file(tmp_path: Path, style: Style) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("a\nb\n")
+    before = leaks.Snapshot.take()
+
+    async def read() -> None:
+        async with LocalTarget(path).open() as file:
+            assert [line async for line in file] == ["a\n", "b\n"]
+
+    async def check(outcome: Outcome) -> None:
+        leaks.check_open_files(before)
+        assert leaks.other_tasks() == [], outcome
+
+    assert await sweep(read, check, style) >= 1
+
+
+@pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("how", ["read", "lines"])
 async def test_read(tmp_path: Path, style: Style, how: str) -> None:
     path = tmp_path / "in.txt"
@@ -208,7 +225,8 @@ async def test_what_a_cancelled_read_has_read_is_not_lost(tmp_path: Path, style:
             assert (b"" if mode == "rb" else "").join(seen) == (text.encode() if mode == "rb" else text), (how, mode)
 
 
-async def test_lines_after_a_cancelled_read_are_refused(tmp_path: Path) -> None:
+async def test_lines_after_a_cancelled_read_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncflow.targets._reading.SMALL", -1)
     path = tmp_path / "in.txt"
     path.write_text("a\nb\n")
     async with LocalTarget(path).open() as file:

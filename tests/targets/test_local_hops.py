@@ -15,8 +15,10 @@ import pytest
 from asyncflow import LocalTarget, Task, TaskCancelled, TaskFailed, build, links
 from asyncflow.attempt import Attempt, current
 from asyncflow.targets import _draft
-from asyncflow.targets._files import HOP
+from asyncflow.targets._hops import HOP
+from asyncflow.targets._reading import SMALL
 from asyncflow.testing import leaks
+from asyncflow.testing.leaks import open_files
 from asyncflow.threads import files
 
 
@@ -63,6 +65,54 @@ async def test_the_hops_of_small_files(tmp_path: Path, hops: list[Any]) -> None:
         await write(LocalTarget(tmp_path / str(n)))
         assert len(hops) == expected
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["content"] * 3
+
+
+@pytest.mark.parametrize("mode", ["r", "rb"])
+@pytest.mark.parametrize("size", [0, 1, SMALL])
+async def test_a_small_file_is_read_in_the_hop_that_opens_it(
+    tmp_path: Path, hops: list[Any], mode: Any, size: int
+) -> None:
+    path = tmp_path / "small"
+    path.write_bytes(b"x" * size)
+    before = open_files()
+    async with LocalTarget(path).open(mode) as file:
+        assert open_files() == before, "it holds no descriptor while the body does something else"
+        assert len(await file.read(1)) == min(size, 1)
+        assert len(await file.read()) == max(size - 1, 0)
+        assert not await file.read()
+    assert len(hops) == 1
+    with pytest.raises(ValueError, match="closed file"):
+        await file.read()
+
+
+async def test_a_file_that_is_not_small_is_read_as_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(b"x" * (SMALL + 1))
+    before = open_files()
+    async with LocalTarget(path).open("rb") as file:
+        assert len(open_files() - before) == 1
+        assert len(await file.read()) == SMALL + 1
+    assert open_files() == before
+
+
+async def test_what_cannot_be_decoded_is_told_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "latin"
+    path.write_bytes(b"na\xefve")
+    async with LocalTarget(path).open() as file:
+        with pytest.raises(UnicodeDecodeError):
+            await file.read()
+
+
+async def test_a_pipe_is_not_read_ahead(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    end = os.open(path, os.O_RDWR)
+    try:
+        os.write(end, b"one\n")
+        async with asyncio.timeout(10), LocalTarget(path).open("rb") as file:  # its other end stays open
+            assert file is not None
+    finally:
+        os.close(end)
 
 
 async def test_the_hops_of_a_large_file(tmp_path: Path, hops: list[Any]) -> None:
