@@ -11,7 +11,6 @@ from functools import partial
 from io import BufferedReader, TextIOBase, TextIOWrapper
 from typing import IO, Any, Generic, TypeVar
 
-from ..shield import finish
 from ..threads import files
 from ._hops import HOP, OnLoop, in_thread
 
@@ -42,10 +41,10 @@ class Reading(Generic[S]):
 
     async def __aenter__(self) -> AsyncReader[S]:
         try:
-            whole = await finish(in_thread(self._begin))
+            whole = await in_thread(self._begin)
         except BaseException:
             if self._file is not None:  # cancelled while it was being opened
-                await finish(in_thread(self._file.close))
+                await in_thread(self._file.close)
             raise
         assert self._file is not None
         self._async = AsyncReader(self._file, whole)

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import IO, Any, Generic, Literal, TypeVar
 
-from ..shield import finish
 from ._draft import Draft
 from ._hops import HOP, OnLoop, in_thread
 
@@ -119,12 +118,12 @@ class AsyncWriter(OnLoop, Generic[S]):
 
     async def commit(self) -> None:
         """Publish now. Raises ``ValueError`` after ``close()`` or a first ``commit()``."""
-        await self._step(self._publish)
+        await self._hop(self._publish)
         _early.discard(self)
 
     async def close(self) -> None:
         """Close without publishing; what was written is dropped."""
-        await self._step(self._drop)
+        await self._hop(self._drop)
         _early.discard(self)
 
     def _take(self) -> Any:
@@ -230,7 +229,7 @@ class Writing(Generic[S]):
         if not self._draft.expected and len(_early) < EARLY:
             _early.add(handle)
             try:
-                await handle._step(handle._open)
+                await handle._hop(handle._open)
             except BaseException:
                 await handle.close()  # cancelled while it was being opened
                 raise
@@ -275,7 +274,7 @@ class TemporaryPath:
         return False
 
     async def __aenter__(self) -> str:
-        return await finish(in_thread(self.__enter__))
+        return await in_thread(self.__enter__)
 
     async def __aexit__(self, *error: Any) -> Literal[False]:
-        return await finish(in_thread(self.__exit__, *error))
+        return await in_thread(self.__exit__, *error)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from asyncflow import LocalTarget
-from asyncflow.targets import _draft
+from asyncflow.targets import _draft, _hops
 from asyncflow.targets._hops import HOP
 from asyncflow.testing import STYLES, Outcome, Style, leaks, sweep
 from asyncflow.threads import files
@@ -42,7 +42,7 @@ class Judge:
 
     async def __call__(self, outcome: Outcome) -> None:
         assert leaks.other_tasks() == [], outcome
-        assert files._working == 0 or await self._at_rest(), outcome
+        assert await self._at_rest(), outcome
         content = self.path.read_bytes() if self.path.exists() else None
         if not outcome.reached:
             assert content is not None
@@ -66,7 +66,7 @@ class Judge:
     async def _at_rest(self) -> bool:
         """The threads are, as soon as the last hop's own last instructions are done; no call may be waiting."""
         for _ in range(1000):
-            if files._working == 0:
+            if files._working == 0 and all(crew.at_rest for crew in _hops._crews.values()):
                 return True
             await asyncio.sleep(0.001)
         return False

@@ -19,7 +19,6 @@ from asyncflow.targets._hops import HOP
 from asyncflow.targets._reading import SMALL
 from asyncflow.testing import leaks
 from asyncflow.testing.leaks import open_files
-from asyncflow.threads import files
 
 
 @pytest.fixture(autouse=True)
@@ -27,20 +26,6 @@ def nothing_proven() -> Iterator[None]:
     _draft._proven.clear()
     yield
     _draft._proven.clear()
-
-
-@pytest.fixture
-def hops(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every call the loop gives to a thread."""
-    calls: list[Any] = []
-    submit = files.submit
-
-    def counted(*args: Any) -> Any:
-        calls.append(args)
-        return submit(*args)
-
-    monkeypatch.setattr(files, "submit", counted)
-    return calls
 
 
 async def write(target: LocalTarget, text: str = "content") -> None:

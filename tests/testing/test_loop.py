@@ -398,7 +398,7 @@ def test_the_engine_takes_its_time_from_the_loop() -> None:
     async def main() -> None:
         loop, executor = SimulatedLoop.running(), Executor.current()
         assert executor._clock == loop.clock
-        assert executor._meter == executor._planner._meter == executor._planner._hooks._meter == loop.meter
+        assert executor._meter == executor._planner._meter == executor._planner._hooks._crew._meter == loop.meter
         await build(Flaky())  # and the executor is gone
 
     simulate(main)
