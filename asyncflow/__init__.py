@@ -42,6 +42,7 @@ from .events import (
     TaskStarted,
 )
 from .feed import EventReader
+from .flow import Flow
 from .parameters import (
     BoolParameter,
     ChoiceParameter,
@@ -69,6 +70,7 @@ from .parameters import (
 )
 from .registry import get_task_class, namespace
 from .result import AttemptResult, BuildResult, TaskResult
+from .snapshot import RunSnapshot, TaskAtWork
 from .target import Target
 from .targets.local import LocalTarget
 from .targets.memory import MemoryTarget
@@ -97,6 +99,7 @@ __all__ = [
     "EventReader",
     "ExternalTask",
     "FloatParameter",
+    "Flow",
     "IncompleteOutput",
     "IntParameter",
     "Lagged",
@@ -114,10 +117,12 @@ __all__ = [
     "PlanError",
     "PlanItem",
     "Run",
+    "RunSnapshot",
     "StrParameter",
     "Target",
     "TargetStateUnknown",
     "Task",
+    "TaskAtWork",
     "TaskCancelled",
     "TaskDefinitionError",
     "TaskFailed",

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Any, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Protocol, TypeVar, Unpack, overload
 
 from . import _task
-from ._options import amounts, per_second
 from ._plan import Plan
 from ._task import Task, wait_for
 from .account import Account
 from .attempt import inside
-from .errors import ConfigError, PlanError
+from .errors import PlanError
 from .events import Event
 from .executor import Executor
 from .graph import Demand, Node
 from .hub import Hub
+from .opening import CONCURRENCY, GRACE, THREADS, BuildOptions, open_account
 from .outcomes import answer
-from .queues import Pool
 from .result import BuildResult, ended, reachable
-from .selection import Force, Only, forced, selected
+from .selection import Force, Only, forced
 from .shield import finish
 from .tree import leaves, settle
 
 __all__ = [
-    "AccountOptions",
-    "BuildOptions",
+    "Waits",
+    "await_on",
     "build",
     "gather",
     "make",
-    "open_account",
     "plan",
     "run",
     "tasks_in",
@@ -39,31 +36,6 @@ __all__ = [
 ]
 
 T_co = TypeVar("T_co", covariant=True)
-
-CONCURRENCY = 1000
-THREADS = 32
-GRACE = 1.0
-
-
-class AccountOptions(TypedDict, total=False):
-    """The options of ``build`` that its account takes: all but ``force``, which is worked out in slices."""
-
-    concurrency: int
-    threads: int
-    grace: float
-    timeout: float | None
-    retries: int
-    resources: Mapping[str, int]
-    rate: Mapping[str, str]
-    fail_fast: bool
-    only: Only | None
-    on_event: Callable[[Event], object] | None
-
-
-class BuildOptions(AccountOptions, total=False):
-    """The options of ``build``, for what passes them on."""
-
-    force: Force
 
 
 async def build(
@@ -110,6 +82,7 @@ async def build(
     """
     roots = tasks_in(tasks)
     account = open_account(
+        "build",
         concurrency=concurrency,
         threads=threads,
         grace=grace,
@@ -166,7 +139,7 @@ async def plan(tasks: Task | Iterable[Task], *, force: Force = False, only: Only
     # An executor of its own: nobody may join nodes that are never going to run.
     executor = Executor(asyncio.get_running_loop(), Hub())
     roots = tasks_in(tasks)
-    account = open_account(only=only)
+    account = open_account("plan", only=only)
     account.force(await forced(force, roots, account.done.done))
     await _carry_out(executor, account, roots, dry=True)
     return Plan(account.nodes)
@@ -195,7 +168,7 @@ def _loop_is_running() -> bool:
 
 async def _carry_out(executor: Executor, account: Account, structure: Any, *, dry: bool = False) -> list[Node]:
     """A build from its beginning to its end: the nodes asked for. ``account.nodes`` are all it met."""
-    demand = executor.open(account, structure, dry=dry)
+    demand = account.demand = executor.open(account, structure, dry=dry)
     abandoned = False
     try:
         await account.done
@@ -213,10 +186,15 @@ async def _carry_out(executor: Executor, account: Account, structure: Any, *, dr
     return roots
 
 
-async def _await_outside(structure: Any) -> Any:
+async def await_on(account: Account, structure: Any) -> Any:
+    """What ``await`` gives for the tasks in ``structure``, by a build on ``account``; raises as that does."""
     structure = settle(structure)
-    roots = await _carry_out(Executor.current(), open_account(), structure)
+    roots = await _carry_out(Executor.current(), account, structure)
     return answer(structure, roots)
+
+
+async def _await_outside(structure: Any) -> Any:
+    return await await_on(open_account("await"), structure)
 
 
 _task.await_outside = _await_outside
@@ -225,50 +203,6 @@ _task.await_outside = _await_outside
 def _refuse(demand: Demand) -> None:
     if demand.problems:
         raise PlanError.of([problem for _, problem in demand.problems])
-
-
-def open_account(
-    *,
-    concurrency: int = CONCURRENCY,
-    threads: int = THREADS,
-    grace: float = GRACE,
-    timeout: float | None = None,
-    retries: int = 0,
-    resources: Mapping[str, int] | None = None,
-    rate: Mapping[str, str] | None = None,
-    fail_fast: bool = False,
-    only: Only | None = None,
-    on_event: Callable[[Event], object] | None = None,
-) -> Account:
-    """The account of a build with these options, in the running loop and context. Raises ``ConfigError``."""
-    resources, rate = resources or {}, rate or {}
-    for name, count, least in (("concurrency", concurrency, 1), ("threads", threads, 1), ("retries", retries, 0)):
-        if not isinstance(count, int) or isinstance(count, bool) or count < least:
-            raise ConfigError(f"build({name}={count!r}): expected a whole number of at least {least}")
-    for name, seconds in (("grace", grace), ("timeout", timeout)):
-        if seconds is None and name == "timeout":
-            continue
-        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds < float("inf"):
-            raise ConfigError(f"build({name}={seconds!r}): expected a number of seconds, 0 or more")
-    if not isinstance(fail_fast, bool):
-        raise ConfigError(f"build(fail_fast={fail_fast!r}): expected True or False")
-    if on_event is not None and (not callable(on_event) or inspect.iscoroutinefunction(on_event)):
-        raise ConfigError(f"build(on_event={on_event!r}): expected a plain function that takes one event")
-    if not isinstance(rate, Mapping):
-        raise ConfigError(f'build(rate={rate!r}): expected rates by name, such as {{"api": "10/s"}}')
-    capacities = amounts(resources, "build()", "resources", '{"db": 4}')
-    return Account(
-        concurrency=concurrency,
-        threads=threads,
-        grace=grace,
-        timeout=timeout,
-        retries=retries,
-        pools={name: Pool(name, count) for name, count in capacities.items()},
-        rates={name: Pool(name, *per_second(text, f"build(rate={{{name!r}: ...}})")) for name, text in rate.items()},
-        fail_fast=fail_fast,
-        selects=selected(only),
-        on_event=on_event,
-    )
 
 
 def tasks_in(tasks: Any) -> list[Task]:
@@ -291,20 +225,22 @@ C = TypeVar("C")
 D = TypeVar("D")
 
 
-class _Waits(Protocol[T_co]):
+class Waits(Protocol[T_co]):
+    """What ``await`` gives a ``T_co`` for: a task, as type checkers see it."""
+
     def __await__(self) -> Generator[Any, Any, T_co]: ...
 
 
 @overload
-async def gather(a: _Waits[A], /) -> tuple[A]: ...
+async def gather(a: Waits[A], /) -> tuple[A]: ...
 @overload
-async def gather(a: _Waits[A], b: _Waits[B], /) -> tuple[A, B]: ...
+async def gather(a: Waits[A], b: Waits[B], /) -> tuple[A, B]: ...
 @overload
-async def gather(a: _Waits[A], b: _Waits[B], c: _Waits[C], /) -> tuple[A, B, C]: ...
+async def gather(a: Waits[A], b: Waits[B], c: Waits[C], /) -> tuple[A, B, C]: ...
 @overload
-async def gather(a: _Waits[A], b: _Waits[B], c: _Waits[C], d: _Waits[D], /) -> tuple[A, B, C, D]: ...
+async def gather(a: Waits[A], b: Waits[B], c: Waits[C], d: Waits[D], /) -> tuple[A, B, C, D]: ...
 @overload
-async def gather(*tasks: _Waits[A]) -> tuple[A, ...]: ...
+async def gather(*tasks: Waits[A]) -> tuple[A, ...]: ...
 async def gather(*tasks: Any) -> tuple[Any, ...]:
     """``await`` several tasks at once: their outputs or values, in order.
 
@@ -314,6 +250,6 @@ async def gather(*tasks: Any) -> tuple[Any, ...]:
     return outcome
 
 
-async def value(task: _Waits[A]) -> A:
+async def value(task: Waits[A]) -> A:
     """``await task`` as a coroutine, for ``TaskGroup.create_task`` and ``asyncio.create_task``."""
     return await task

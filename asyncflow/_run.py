@@ -7,23 +7,25 @@ weakly, so they are held here, until they end.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
-from collections.abc import Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal, TypeAlias, Unpack
+from typing import Any, Unpack
 
-from ._build import AccountOptions, make, open_account, tasks_in
+from ._build import make, tasks_in
 from ._task import Task
 from .account import Account
 from .attempt import inside
-from .events import BuildStatus
+from .errors import ConfigError
 from .feed import KEPT, EventReader, Feed
+from .opening import AccountOptions, open_account
+from .parameters.frozen import FrozenDict
 from .result import BuildResult
 from .selection import Force
+from .snapshot import RunSnapshot, RunStatus, take
 
 __all__ = ["Run", "RunStatus", "start"]
-
-RunStatus: TypeAlias = Literal["running"] | BuildStatus
 
 CANCELLED = "cancelled by run.cancel()"
 
@@ -41,7 +43,17 @@ class Run:
     at any time.
     """
 
-    def __init__(self, account: Account, work: Coroutine[Any, Any, BuildResult]) -> None:
+    def __init__(
+        self,
+        account: Account,
+        tasks: Sequence[Task],
+        tags: Mapping[str, str],
+        work: Coroutine[Any, Any, BuildResult],
+    ) -> None:
+        self.tasks: tuple[Task, ...] = tuple(tasks)
+        """What it was started for."""
+        self.tags: Mapping[str, str] = FrozenDict(tags)
+        """What its starter has written on it."""
         self._account = account
         self._loop = asyncio.get_running_loop()
         self._feed = Feed(self._loop)
@@ -61,24 +73,35 @@ class Run:
     @property
     def status(self) -> RunStatus:
         """``running``, then how it ended: ``succeeded``, ``failed``, ``incomplete`` or ``cancelled``."""
-        return self._account.status or "running"
+        return self._account.status or ("cancelled" if self._loop.is_closed() else "running")
+
+    def snapshot(self) -> RunSnapshot:
+        """What it looks like now: how many tasks have which status, what is at work and how far, what has failed.
+
+        It goes through all tasks of the run that are known by now.
+        """
+        return take(self._account, self.tasks, self.tags)
 
     @property
     def done(self) -> bool:
-        """Whether it has ended: ``await run`` answers at once then."""
-        return self._task.done()
+        """Whether it has ended: ``await run`` answers at once then. So has one whose loop was closed."""
+        return self._task.done() or self._loop.is_closed()
 
-    def cancel(self) -> None:
-        """Stop it; from any thread. ``await run`` gives a result with the status ``cancelled`` then.
+    def add_done_callback(self, call: Callable[[Run], object]) -> None:
+        """``call(run)`` is made on its loop when it has ended, soon if it has."""
+        self._task.add_done_callback(lambda _: call(self), context=contextvars.Context())
+
+    def cancel(self, why: str = CANCELLED) -> None:
+        """Stop it, from any thread. ``await run`` gives a result with the status ``cancelled`` then, and says ``why``.
 
         It returns at once; when ``await run`` returns, nothing that only this run wanted is alive. Nothing happens if
         everything has ended already.
         """
         if asyncio._get_running_loop() is self._loop:
-            self._account.stop(CANCELLED)
+            self._account.stop(why)
         else:
             with suppress(RuntimeError):  # the loop has been closed, and the run with it
-                self._loop.call_soon_threadsafe(self._account.stop, CANCELLED)
+                self._loop.call_soon_threadsafe(self._account.stop, why)
 
     def events(self, *, since: int = 0, buffer: int = KEPT) -> EventReader:
         """Its events, for ``async for``: from the first one on, as far as they are kept, up to ``BuildFinished``.
@@ -135,27 +158,45 @@ class Run:
         return f"<Run {self.run_id} {self.status}>"
 
 
-def start(tasks: Task | Iterable[Task], *, force: Force = False, **options: Unpack[AccountOptions]) -> Run:
+def start(
+    tasks: Task | Iterable[Task],
+    *,
+    force: Force = False,
+    tags: Mapping[str, str] | None = None,
+    **options: Unpack[AccountOptions],
+) -> Run:
     """Start a build and return at once: its ``Run`` can be awaited, watched and cancelled.
 
-    The arguments are those of ``build``. The run goes on when whoever started it has gone, until its event loop ends.
+    The arguments are those of ``build``, and ``tags``, texts by name that go with the run. It goes on when whoever
+    started it has gone, until its event loop ends.
 
     Raises ``RuntimeError`` where no event loop is running and in the body of a task, ``ConfigError`` for an option
     that is out of range, ``TypeError`` for what is not a task; ``await run`` raises what shows itself later.
     """
-    loop = asyncio._get_running_loop()
-    if loop is None:
-        raise RuntimeError("asyncflow.start() needs a running event loop: without one, use `asyncflow.run(...)`")
+    check_place("asyncflow.start()")
+    roots = tasks_in(tasks)
+    return begin("start", open_account("start", **options), roots, force, tags)
+
+
+def check_place(door: str) -> None:
+    """Raises ``RuntimeError`` where no event loop is running, and in the body of a task."""
+    if asyncio._get_running_loop() is None:
+        raise RuntimeError(f"{door} needs a running event loop: without one, use `asyncflow.run(...)`")
     attempt = inside()
     if attempt is not None:
         raise RuntimeError(
-            f"asyncflow.start() was called in the body of {attempt.task!r}, which takes all it has asked for with it "
+            f"{door} was called in the body of {attempt.task!r}, which takes all it has asked for with it "
             "when it ends: use `await build(...)`"
         )
-    roots = tasks_in(tasks)
-    account = open_account(**options)
-    run = Run(account, make(account, roots, force))
-    _hold(loop, run._task)
+
+
+def begin(place: str, account: Account, roots: list[Task], force: Force, tags: Mapping[str, str] | None) -> Run:
+    """The run of ``roots`` on ``account``, begun and held. Raises ``ConfigError`` for what are no tags."""
+    tags = {} if tags is None else tags
+    if not isinstance(tags, Mapping) or not all(isinstance(text, str) for pair in tags.items() for text in pair):
+        raise ConfigError(f'{place}(tags={tags!r}): expected texts by name, such as {{"user": "42"}}')
+    run = Run(account, roots, tags, make(account, roots, force))
+    _hold(run._loop, run._task)
     return run
 
 

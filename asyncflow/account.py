@@ -25,9 +25,8 @@ from .events import (
     TaskRetry,
     TaskStarted,
 )
-from .graph import FINAL, Demand, Node, final_status
+from .graph import FINAL, Budget, Demand, Node, final_status
 from .parameters.frozen import FrozenDict
-from .queues import Pool
 
 if TYPE_CHECKING:
     from ._task import Task
@@ -52,23 +51,17 @@ class Account:
     def __init__(
         self,
         *,
-        concurrency: int,
-        threads: int,
+        budget: Budget,
         grace: float,
         timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
-        pools: dict[str, Pool] | None = None,
-        rates: dict[str, Pool] | None = None,
         retries: int = 0,
         fail_fast: bool = False,
         selects: Callable[[Task], bool] | None = None,
     ) -> None:
-        self.concurrency = concurrency
-        self.threads = threads
+        self.budget = budget
         self.grace = grace
         self.timeout = timeout
-        self.pools = {} if pools is None else pools
-        self.rates = {} if rates is None else rates
         self.retries = retries
         self.fail_fast = fail_fast
         self.particular = selects is not None
@@ -88,6 +81,9 @@ class Account:
         self.started = time.time()
         self._clock = clock(loop)
         self.epoch = self.started - self._clock()  # added to a reading of the clock: seconds since 1970
+        self.ended: float | None = None  # as `started`
+        self.demand: Demand | None = None  # while the build is open
+        self.progress: dict[Task, tuple[float, str]] = {}  # what bodies at work have told last
         self.done: asyncio.Future[None] = loop.create_future()
         self.stopping: set[asyncio.Future[None]] = set()
         self.nodes: Sequence[Node] = ()  # what the build met, known when it has ended
@@ -129,6 +125,7 @@ class Account:
 
     def progressed(self, task: Task, fraction: float, message: str) -> None:
         """A body says how far it is."""
+        self.progress[task] = fraction, message
         self.emit(TaskProgress, task, fraction, message)
 
     def retrying(self, node: Node, wait: float) -> None:
@@ -148,6 +145,7 @@ class Account:
 
     def finished_task(self, node: Node) -> None:
         """A node has its final state."""
+        self.progress.pop(node.task, None)
         started, finished = node.build.times[2 * node.index : 2 * node.index + 2]
         self.emit(TaskFinished, node.task, final_status(node.state), finished - started, node.error)
 
@@ -166,6 +164,9 @@ class Account:
         if self.status is not None:
             return
         self.status = status
+        self.ended = self.now()
+        self.demand = None
+        self.progress.clear()
         if self.listeners:
             counts = Counter(node.state for node in self.nodes if node.state >= FINAL)
             by_status = FrozenDict({final_status(state): count for state, count in sorted(counts.items())})

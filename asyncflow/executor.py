@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from . import guard, threads
-from ._definition import LOOP, THREAD
+from ._definition import LOOP
 from ._options import wrong_option
 from ._task import Task
 from .account import Account
@@ -78,12 +78,11 @@ class Executor:
 
     def open(self, account: Account, structure: Any, *, dry: bool = False) -> Demand:
         """Begin a build of the tasks in ``structure``. ``account.settled`` is called when it has ended."""
-        build = Build(account.concurrency, (account.concurrency, account.threads), dry=dry)
+        build = Build(account.budget, dry=dry)
         build.owner = account
-        build.pools, build.rates = account.pools, account.rates
         build.retries, build.fail_fast = account.retries, account.fail_fast
-        # Whose plans or pools differ from those of others shares flights with them, and no plans.
-        build.table = {} if account.particular or account.pools or account.rates else None
+        if account.particular:  # it shares flights with others, and no plans
+            build.table = {}
         build.listening = bool(account.listeners)
         demand = self._scheduler.open(build)
         guard.watch(self)
@@ -357,14 +356,13 @@ class Executor:
         """A body has ended well. If none is left at work, as in a chain, the next one starts now, not a turn later."""
         scheduler = self._scheduler
         builds = scheduler.builds
-        if len(builds) == 1 and not builds[0].running and not self._awake and scheduler.idle:
+        if len(builds) == 1 and not builds[0].budget.running and not self._awake and scheduler.idle:
             step = scheduler.next()
             if isinstance(step, Demand):
                 self._context.run(self._resume, step)
             elif step is not None:
                 self._context.run(self._enter, step)
-                lanes = builds[0].lanes
-                if not lanes[LOOP].queue.keys and not lanes[THREAD].queue.keys and not scheduler.sharing.abroad:
+                if not any(queue.keys for queue in builds[0].queues) and not scheduler.sharing.abroad:
                     return
         self._wake()
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ._task import Task
     from .attempt import Attempt
 
-__all__ = ["Build", "Demand", "Lane", "Node", "status"]
+__all__ = ["Budget", "Build", "Demand", "Node", "status"]
 
 # States of a node, in the order it goes through them; everything from SUCCEEDED on is final.
 NEW, EXPANDING, WAITING, READY, LOCKING, RUNNING, SUSPENDED = range(7)
@@ -55,31 +55,49 @@ def final_status(state: int) -> FinalStatus:
     return cast(FinalStatus, _STATUS[state])
 
 
-class Lane:
-    """Where bodies of one kind wait for a place: the loop's, the threads'."""
+class Budget:
+    """What may be in use at once: places, and units of pools. One build's, or that of all builds of a flow.
 
-    __slots__ = ("limit", "queue", "running")
+    ``lanes`` are the places for bodies of each kind: the loop's, the threads'.
+    """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    __slots__ = ("concurrency", "lanes", "pools", "rates", "running", "seated", "table")
+
+    def __init__(
+        self,
+        concurrency: int,
+        lanes: tuple[int, ...],
+        pools: dict[str, Pool] | None = None,
+        rates: dict[str, Pool] | None = None,
+    ) -> None:
+        self.concurrency = concurrency
+        self.lanes = lanes
         self.running = 0
-        self.queue = Queue()  # nodes to start, demands to answer
+        self.seated = [0] * len(lanes)  # of those, in each lane
+        self.pools = {} if pools is None else pools  # resources
+        self.rates = {} if rates is None else rates
+        # Plans for those who share it. None: the scheduler's, for all whose limits are the usual ones.
+        self.table: dict[Task, Node] | None = {} if pools or rates else None
+
+    def pool(self, name: str) -> Pool:
+        """The resource called ``name``. One that nobody has given a capacity has a single unit, as in Luigi."""
+        pool = self.pools.get(name)
+        if pool is None:
+            pool = self.pools[name] = Pool(name, 1)
+        return pool
 
 
 class Build:
-    """The account of one ``build()``: how much may run at once, and the books of what ran."""
+    """The account of one ``build()``: what it may use, what waits for that, and the books of what ran."""
 
     __slots__ = (
-        *("closed", "concurrency", "dry", "fail_fast", "failures", "guest", "home", "joined", "lanes", "listening"),
-        *("nodes", "owner", "pools", "rates", "retries", "root", "running", "stopped", "table", "times"),
+        *("budget", "closed", "dry", "fail_fast", "failures", "guest", "home", "joined", "listening"),
+        *("nodes", "owner", "queues", "retries", "root", "stopped", "table", "times"),
     )
 
-    def __init__(self, concurrency: int, lane_limits: tuple[int, ...], *, dry: bool = False) -> None:
-        self.concurrency = concurrency
-        self.running = 0
-        self.lanes = tuple(Lane(limit) for limit in lane_limits)
-        self.pools: dict[str, Pool] = {}  # resources
-        self.rates: dict[str, Pool] = {}
+    def __init__(self, budget: Budget, *, dry: bool = False) -> None:
+        self.budget = budget
+        self.queues = tuple(Queue() for _ in budget.lanes)  # of each lane: nodes to start, demands to answer
         self.retries = 0  # of a task that does not say
         self.fail_fast = False
         self.stopped = False  # by its first failure: starts nothing more
@@ -88,9 +106,7 @@ class Build:
         self.failures: dict[
             Node, list[tuple[float, float, BaseException]]
         ] = {}  # of attempts that were followed by more
-        self.table: dict[Task, Node] | None = (
-            None  # its own, where it shares no plans with others; else the scheduler's
-        )
+        self.table = budget.table  # or one of its own, where other things are complete for it, or may run
         self.joined: set[Node] = set()  # nodes it has asked for that were made for another build
         self.dry = dry  # plan only: never release anything
         self.listening = False  # somebody wants to hear of every final status
@@ -99,13 +115,6 @@ class Build:
         self.home: Any = None  # the scheduler it belongs to
         self.root: Demand | None = None  # its own demand
         self.owner: Any = None  # the executor's own record
-
-    def pool(self, name: str) -> Pool:
-        """The resource called ``name``. One that nobody has given a capacity has a single unit, as in Luigi."""
-        pool = self.pools.get(name)
-        if pool is None:
-            pool = self.pools[name] = Pool(name, 1)
-        return pool
 
 
 class Demand:

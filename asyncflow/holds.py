@@ -44,7 +44,7 @@ def _trusted(node: Node) -> bool:
 
 
 def _held(node: Node) -> dict[Pool, int]:
-    return {pool: pool.held[node] for name in node.options.hold if node in (pool := node.build.pool(name)).held}
+    return {pool: pool.held[node] for name in node.options.hold if node in (pool := node.build.budget.pool(name)).held}
 
 
 def _can_end(node: Node, left: set[Node], held: Counter[Pool]) -> bool:
@@ -55,7 +55,7 @@ def _can_end(node: Node, left: set[Node], held: Counter[Pool]) -> bool:
         return False
     own = _held(node)
     for name, count in node.options.resources.items():
-        pool = node.build.pool(name)
+        pool = node.build.budget.pool(name)
         if pool.capacity - held[pool] + own.get(pool, 0) < count:
             return False
     left.discard(node)
@@ -66,23 +66,23 @@ def _can_end(node: Node, left: set[Node], held: Counter[Pool]) -> bool:
 
 def impossible(node: Node) -> PlanError | None:
     """What ``node`` needs of the pools and will never get."""
-    build, options = node.build, node.options
+    budget, options = node.build.budget, node.options
     for name, count in options.resources.items():
-        capacity = build.pool(name).capacity
+        capacity = budget.pool(name).capacity
         if count > capacity:
             return PlanError(
                 f"{node.task!r} needs {count} of the resource {name!r}, of which there is {capacity}: "
                 f'give build(resources={{"{name}": {count}}}), or --resource {name}={count}'
             )
     for name, count in options.rate.items():
-        if name not in build.rates:
+        if name not in budget.rates:
             return PlanError(
                 f"{node.task!r} is limited by the rate {name!r}, which nobody gives: "
                 f'build(rate={{"{name}": "10/s"}}), or --rate {name}=10/s'
             )
-        if count > build.rates[name].capacity:
+        if count > budget.rates[name].capacity:
             return PlanError(
                 f"{node.task!r} takes {count} starts of the rate {name!r} at once, which gives "
-                f"{build.rates[name].capacity} in {build.rates[name].period:g} s"
+                f"{budget.rates[name].capacity} in {budget.rates[name].period:g} s"
             )
     return None

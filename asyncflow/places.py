@@ -8,6 +8,7 @@ remaining path; then the first come.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from ._options import DEFAULTS
@@ -19,12 +20,12 @@ from .graph import (
     RUNNING,
     SETTLED,
     SUSPENDED,
+    Budget,
     Build,
     Demand,
-    Lane,
     Node,
 )
-from .queues import Key, Pool
+from .queues import Key, Pool, Queue
 
 __all__ = ["Places"]
 
@@ -36,6 +37,7 @@ class Places:
 
     def __init__(self, may_run: Callable[[Node], bool]) -> None:
         self.builds: list[Build] = []
+        self.budgets: Counter[Budget] = Counter()  # theirs
         self.now = 0.0  # seconds; what the last tick said
         self.rated = False  # some build has rates
         # What was taken of the pools for something in a queue, to be its own when it gets its place.
@@ -44,21 +46,35 @@ class Places:
         self._may_run = may_run
         self._turn = 0  # whose turn it is among the builds
 
+    def adopt(self, build: Build) -> None:
+        """A build begins."""
+        self.builds.append(build)
+        self.budgets[build.budget] += 1
+        self.rated = self.rated or bool(build.budget.rates)
+
+    def dismiss(self, build: Build) -> None:
+        """It has ended, or was left."""
+        self.builds.remove(build)
+        self.budgets[build.budget] -= 1
+        if not self.budgets[build.budget]:
+            del self.budgets[build.budget]
+            self.rated = any(budget.rates for budget in self.budgets)
+
     # In and out of the queues --------------------------------------------------------------------------
 
     def queue(self, node: Node, *, first: bool = False) -> None:
         """``node`` may run as soon as there is a place for it."""
         node.state = READY
         key = (-node.priority, -node.demand.depth, -node.rank)
-        node.build.lanes[node.lane].queue.push(key, node, first=first)
+        node.build.queues[node.lane].push(key, node, first=first)
 
     def queue_answer(self, demand: Demand, node: Node) -> None:
         """The body of ``node`` may go on with the answer to ``demand`` as soon as there is a place for it."""
-        node.build.lanes[node.lane].queue.push((-node.priority, ENTERED, 0), demand)
+        node.build.queues[node.lane].push((-node.priority, ENTERED, 0), demand)
 
     def queue_retry(self, node: Node) -> None:
         """``node``, which kept its claims, may be entered again as soon as there is a place for it."""
-        node.build.lanes[node.lane].queue.push((-node.priority, ENTERED, 0), node)
+        node.build.queues[node.lane].push((-node.priority, ENTERED, 0), node)
 
     def next(self) -> Node | Demand | None:
         """The next thing there is a place for, which it has then: a node to start, or a demand to answer."""
@@ -66,9 +82,9 @@ class Places:
         for _ in range(len(builds)):
             self._turn = (self._turn + 1) % len(builds)
             build = builds[self._turn]
-            while not build.stopped and build.running < build.concurrency and (lane := _first(build)) is not None:
-                key = lane.queue.keys[0]
-                item: Node | Demand = lane.queue.pop()
+            while not build.stopped and (queue := _first(build)) is not None:
+                key = queue.keys[0]
+                item: Node | Demand = queue.pop()
                 if self._seated(build, key, item):
                     return item
         return None
@@ -112,8 +128,9 @@ class Places:
         if node.options.hold:
             for pool, _ in _needs(node):
                 pool.held.pop(node, None)
-        node.build.running += 1
-        node.build.lanes[node.lane].running += 1
+        budget = node.build.budget
+        budget.running += 1
+        budget.seated[node.lane] += 1
 
     def take(self, node: Node) -> None:
         """``node`` takes its place, and what it needs of the pools, whether there is any or not."""
@@ -123,8 +140,9 @@ class Places:
 
     def give_back(self, node: Node, *, suspended: bool = False) -> None:
         """``node`` gives its place back, and what it has of the pools; while ``suspended`` it may hold some."""
-        node.build.running -= 1
-        node.build.lanes[node.lane].running -= 1
+        budget = node.build.budget
+        budget.running -= 1
+        budget.seated[node.lane] -= 1
         if node.options.pooled:
             self._release(node, suspended=suspended)
 
@@ -218,33 +236,34 @@ class Places:
 
     def _spend(self, node: Node) -> None:
         for name, count in node.options.rate.items():
-            node.build.rates[name].spent.append((self.now, count))
+            node.build.budget.rates[name].spent.append((self.now, count))
 
     def tick(self, now: float) -> None:
         """It is ``now``: refund what is due."""
         self.now = now
-        for build in self.builds:
-            for pool in build.rates.values():
+        for budget in self.budgets:
+            for pool in budget.rates.values():
                 while pool.spent and pool.spent[0][0] + pool.period <= now:
                     self.refund(pool, pool.spent.popleft()[1])
 
     def due(self) -> float | None:
         """When units of a rate come back that somebody waits for."""
-        pools = [pool for build in self.builds for pool in build.rates.values() if pool.spent and pool.waiting.keys]
+        pools = [pool for budget in self.budgets for pool in budget.rates.values() if pool.spent and pool.waiting.keys]
         return min((pool.spent[0][0] + pool.period for pool in pools), default=None)
 
     def idle(self) -> Iterator[Build]:
         """The builds without a body at work, in which one that waits for others holds on to something."""
         self.holding = False
         for build in self.builds:
-            if any(pool.held for pool in build.pools.values()):
+            pools = build.budget.pools.values()
+            if any(pool.held for pool in pools):
                 self.holding = True
-                if not build.running and any(pool.waiting.keys for pool in build.pools.values()):
+                if not build.budget.running and any(pool.waiting.keys for pool in pools):
                     yield build
 
     def overtake(self, build: Build) -> bool:
         """Grant what it needs to one that waits behind others, who need what is held: nothing else will free it."""
-        return any(self._grant(item, key) for pool in build.pools.values() for key, item in pool.waiting)
+        return any(self._grant(item, key) for pool in build.budget.pools.values() for key, item in pool.waiting)
 
     def _grant(self, item: Node | Demand, key: Key, *, anyway: bool = False) -> bool:
         node = _able(item)
@@ -258,12 +277,12 @@ class Places:
             pool.free -= units
         self._grants[item] = needs
         # Before what has not been granted anything: the units are idle until it runs.
-        node.build.lanes[node.lane].queue.push((key[0], ENTERED, 0), item)
+        node.build.queues[node.lane].push((key[0], ENTERED, 0), item)
         return True
 
     def waiting(self, build: Build, nodes: set[Node]) -> tuple[Node | Demand, Node, Pool] | None:
         """The first of ``nodes`` that waits for units, as it waits, with the pool; None if none of them does."""
-        for pool in build.pools.values():
+        for pool in build.budget.pools.values():
             for _, item in pool.waiting:
                 node = _able(item)
                 if node is not None and node in nodes and item not in self._grants:
@@ -296,13 +315,15 @@ class Places:
                 self._grant(item, key)
 
 
-def _first(build: Build) -> Lane | None:
-    """The lane that has a place and the first in the queue."""
-    best = None
-    for lane in build.lanes:
-        keys = lane.queue.keys
-        if keys and lane.running < lane.limit and (best is None or keys[0] < best.queue.keys[0]):
-            best = lane
+def _first(build: Build) -> Queue | None:
+    """The queue that has the first of those there is a place for."""
+    best: Queue | None = None
+    budget = build.budget
+    if budget.running < budget.concurrency:
+        for lane, queue in enumerate(build.queues):
+            keys = queue.keys
+            if keys and budget.seated[lane] < budget.lanes[lane] and (best is None or keys[0] < best.keys[0]):
+                best = queue
     return best
 
 
@@ -322,7 +343,7 @@ def _needs(node: Node, *, resumed: bool = False, start: bool = False) -> Iterato
         return
     for name, count in options.resources.items():
         if not resumed or name not in options.hold:
-            yield node.build.pool(name), count
+            yield node.build.budget.pool(name), count
     if start:
         for name, count in options.rate.items():
-            yield node.build.rates[name], count
+            yield node.build.budget.rates[name], count

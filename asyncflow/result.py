@@ -270,7 +270,7 @@ def ended(nodes: Sequence[Node]) -> list[Node]:
 
 
 def _left(node: Node) -> Node:
-    build = graph.Build(0, ())
+    build = graph.Build(graph.Budget(0, ()))
     build.times.extend((node.build.times[2 * node.index], 0.0))
     node, original = copy(node), node
     if original in original.build.failures:

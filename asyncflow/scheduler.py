@@ -109,8 +109,7 @@ class Scheduler:
     def adopt(self, build: Build) -> None:
         """Take a build in whose demand is there already."""
         build.home = self
-        self._places.builds.append(build)
-        self._places.rated |= bool(build.rates)
+        self._places.adopt(build)
 
     @property
     def builds(self) -> list[Build]:
@@ -553,12 +552,13 @@ class Scheduler:
         if build.closed:
             return
         build.closed = True
-        self.builds.remove(build)
-        self._places.rated = any(other.rates for other in self.builds)
+        self._places.dismiss(build)
         whole = demand.state == SETTLED and not demand.problems and not build.stopped
         if whole and not self.builds and not self._stopping:
             # The last one out, and every node has its end: no need to go from node to node.
             self.nodes.clear()
+            if build.table is not None:
+                build.table.clear()
             self._leaving.orphans.clear()
             build.root = build.table = None
             return

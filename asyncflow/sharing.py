@@ -131,11 +131,11 @@ class Sharing:
         if not at_work(node) or node.flags & CANCELLING or not self.hub.joined(node):
             return False
         build = node.build
-        guest = Build(build.concurrency, tuple(lane.limit for lane in build.lanes))
+        guest = Build(build.budget)
         guest.guest = True
         guest.owner = build.owner
         guest.table = build.table  # what it asks for is planned as its own build would have it
-        guest.pools, guest.rates, guest.retries = build.pools, build.rates, build.retries
+        guest.retries = build.retries
         demand = Demand(guest)
         demand.state = GOING
         demand.roots.append(node)

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from asyncflow.graph import CANCELLED, FORCED, LOCKING, READY, RUNNING, SUCCEEDED, Build, Demand, Node
+from asyncflow.graph import CANCELLED, FORCED, LOCKING, READY, RUNNING, SUCCEEDED, Budget, Build, Demand, Node
 from asyncflow.hub import Hub, at_work, shares
 
 KEYS = [f"target {n}" for n in range(20)]
 
 
 def node_of(task: Any, *keys: str, flags: int = 0) -> Node:
-    build = Build(1, (1, 1))
+    build = Build(Budget(1, (1, 1)))
     node = Node(task, Demand(build), build)
     node.keys = keys or (task,)
     node.flags = flags

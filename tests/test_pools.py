@@ -130,7 +130,7 @@ def free() -> int:
     from asyncflow.executor import Executor
 
     [build] = Executor.current()._scheduler.builds
-    return build.pool("gpu").free
+    return build.budget.pool("gpu").free
 
 
 @pytest.mark.parametrize("holds", [False, True])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncflow import CycleError
-from asyncflow.graph import FINAL, THERE, Build, Demand, Node, status
+from asyncflow.graph import FINAL, THERE, Budget, Build, Demand, Node, status
 from asyncflow.hub import Hub
 from asyncflow.scheduler import Scheduler
 from tests.model import Graph, Model, Spec, random_graph
@@ -34,7 +34,7 @@ class Driver:
         self.caught: set[Node] = set()
 
     def build(self, roots: list[int], concurrency: int, *, dry: bool = False) -> Demand:
-        demand = self.scheduler.open(Build(concurrency, (concurrency, concurrency), dry=dry))
+        demand = self.scheduler.open(Build(Budget(concurrency, (concurrency, concurrency)), dry=dry))
         for root in roots:
             self.scheduler.want(demand, self.name(root))
         self.scheduler.asked(demand)
@@ -111,7 +111,7 @@ class Driver:
             self.starts[step.task] += 1  # type: ignore[index]
             self.bodies[step] = 0
             running = sum(node.build is step.build and not node.outstanding for node in self.bodies)
-            assert running <= step.build.concurrency, "more bodies at work than there are places"
+            assert running <= step.build.budget.concurrency, "more bodies at work than there are places"
         return step is not None
 
     def answered(self, demand: Demand) -> None:
@@ -251,8 +251,8 @@ def assert_empty(driver: Driver, *demands: Demand) -> None:
     assert not scheduler.builds
     assert not driver.bodies
     for demand in demands:
-        assert demand.build.running == 0
-        assert [lane.running for lane in demand.build.lanes] == [0, 0]
+        assert demand.build.budget.running == 0
+        assert demand.build.budget.seated == [0, 0]
 
 
 def settle_all(graph: Graph, roots: list[int], seed: int = 0) -> tuple[Driver, Demand]:
@@ -339,7 +339,7 @@ def test_two_tasks_of_two_builds_on_one_target_run_one_after_the_other() -> None
         assert second is None  # locked out, and it takes no place while it is
         [locked] = [node for node in nodes if node is not first]
         assert status(locked.state) == "locking"
-        assert locked.build.running == 0
+        assert locked.build.budget.running == 0
         driver.scheduler.succeeded(first, None)
         assert list(driver.scheduler.checks) == [locked]  # it looks again
         driver.scheduler.checks.clear()
@@ -435,15 +435,15 @@ def test_a_body_takes_its_place_again_with_its_last_await() -> None:
     driver, demand, root = entered([Spec(), Spec(complete=True), Spec(complete=True)])
     first, second = ask(driver, root, 1), ask(driver, root, 2)
     build = demand.build
-    assert build.running == 0
+    assert build.budget.running == 0
     for _ in (first, second):
         driver.checks.append(driver.scheduler.checks.popleft())
         driver.answer_check()
         driver.verify()
     assert list(driver.scheduler.delivered) == [first]
-    assert build.running == 0, "it still waits for the second"
+    assert build.budget.running == 0, "it still waits for the second"
     assert driver.scheduler.next() is second
-    assert build.running == 1
+    assert build.budget.running == 1
     assert status(root.state) == "running"
 
 
@@ -459,7 +459,7 @@ def test_a_caller_that_leaves_goes_on_at_once() -> None:
     assert status(root.state) == "running"
     assert list(driver.scheduler.cancels) == [other]
     driver.scheduler.cancelled(other)
-    assert demand.build.running == 1
+    assert demand.build.budget.running == 1
 
 
 def builds_come_and_go(seed: int) -> None:

@@ -13,7 +13,20 @@ import pytest
 
 from asyncflow._options import DEFAULTS, Options, TaskOptions
 from asyncflow.errors import PlanError
-from asyncflow.graph import BYPASSED, CANCELLING, EXCLUDED, FINAL, FORCED, RESTING, RETRYING, THERE, Build, Demand, Node
+from asyncflow.graph import (
+    BYPASSED,
+    CANCELLING,
+    EXCLUDED,
+    FINAL,
+    FORCED,
+    RESTING,
+    RETRYING,
+    THERE,
+    Budget,
+    Build,
+    Demand,
+    Node,
+)
 from asyncflow.graph import status as word
 from asyncflow.queues import Pool
 from tests.model import Graph, Model, Spec, random_graph
@@ -120,11 +133,11 @@ class RichDriver(Driver):
         forced: Collection[int] = (),
         only: Collection[int] | None = None,
     ) -> Demand:
-        build = Build(concurrency, (concurrency, concurrency))
-        build.pools = {name: Pool(name, count) for name, count in CAPACITIES.items()}
-        build.rates = {name: Pool(name, *rate) for name, rate in RATES.items()}
+        pools = {name: Pool(name, count) for name, count in CAPACITIES.items()}
+        rates = {name: Pool(name, *rate) for name, rate in RATES.items()}
+        build = Build(Budget(concurrency, (concurrency, concurrency), pools, rates))
         build.fail_fast = fail_fast
-        build.table = {} if forced or only is not None else None
+        build.table = {} if forced or only is not None else None  # as in one build among others
         self.asked[build] = forced, only
         self.builds.append(build)
         demand = self.scheduler.open(build)
@@ -203,7 +216,7 @@ class RichDriver(Driver):
             self.tries[step] += 1
             self.bodies[step] = 0
             for name, count in step.options.rate.items():
-                self.taken.setdefault(step.build.rates[name], []).append((self.now, count))
+                self.taken.setdefault(step.build.budget.rates[name], []).append((self.now, count))
         self.check()
         return step is not None
 
@@ -251,7 +264,7 @@ class RichDriver(Driver):
         for node in self.bodies:
             for name, count in node.options.resources.items():
                 if not node.outstanding or name in node.options.hold:
-                    used[node.build.pool(name)] += count
+                    used[node.build.budget.pool(name)] += count
         for pool, count in used.items():
             assert count <= pool.capacity, f"{count} units of {pool.name} are in use, and there are {pool.capacity}"
             assert 0 <= pool.free <= pool.capacity - count
@@ -260,7 +273,7 @@ class RichDriver(Driver):
         """All units are back, and no rate was ever exceeded."""
         self.scheduler.tick(self.now + 10)
         for build in self.builds:
-            for pool in (*build.pools.values(), *build.rates.values()):
+            for pool in (*build.budget.pools.values(), *build.budget.rates.values()):
                 while pool.spent:  # by what went on in another build
                     pool.free += pool.spent.popleft()[1]
                 assert pool.free == pool.capacity, f"{pool.capacity - pool.free} units of {pool.name} are lost"

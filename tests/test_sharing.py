@@ -150,7 +150,7 @@ def test_a_flight_is_joined_and_its_value_shared() -> None:
         pass
     [node] = two.roots
     assert status(node.state) == "locking"
-    assert two.build.running == 0, "waiting for a flight takes no place"
+    assert two.build.budget.running == 0, "waiting for a flight takes no place"
     [flying] = first.bodies
     del first.bodies[flying]
     value = object()

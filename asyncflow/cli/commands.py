@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .. import _build
+from .. import _build, opening
 from .._task import Task
 from ..errors import AmbiguousTask, BuildFailed, PlanError, TaskNotFound
 from ..events import Event, FinalStatus, TaskFinished, TaskRetry
@@ -155,9 +155,9 @@ def _run(terminal: Terminal, task: Task, options: Options, again: str) -> int:
     watch = _Watch(terminal, options)
     building = _build.build(
         task,
-        concurrency=options.jobs or _build.CONCURRENCY,
-        threads=options.threads or _build.THREADS,
-        grace=_build.GRACE if options.grace is None else options.grace,
+        concurrency=options.jobs or opening.CONCURRENCY,
+        threads=options.threads or opening.THREADS,
+        grace=opening.GRACE if options.grace is None else options.grace,
         timeout=options.timeout,
         retries=options.retries,
         resources=dict(options.resources),
