@@ -83,7 +83,6 @@ class Account:
         self.epoch = self.started - self._clock()  # added to a reading of the clock: seconds since 1970
         self.ended: float | None = None  # as `started`
         self.demand: Demand | None = None  # while the build is open
-        self.progress: dict[Task, tuple[float, str]] = {}  # what bodies at work have told last
         self.done: asyncio.Future[None] = loop.create_future()
         self.stopping: set[asyncio.Future[None]] = set()
         self.nodes: Sequence[Node] = ()  # what the build met, known when it has ended
@@ -125,7 +124,6 @@ class Account:
 
     def progressed(self, task: Task, fraction: float, message: str) -> None:
         """A body says how far it is."""
-        self.progress[task] = fraction, message
         self.emit(TaskProgress, task, fraction, message)
 
     def retrying(self, node: Node, wait: float) -> None:
@@ -145,7 +143,6 @@ class Account:
 
     def finished_task(self, node: Node) -> None:
         """A node has its final state."""
-        self.progress.pop(node.task, None)
         started, finished = node.build.times[2 * node.index : 2 * node.index + 2]
         self.emit(TaskFinished, node.task, final_status(node.state), finished - started, node.error)
 
@@ -166,7 +163,6 @@ class Account:
         self.status = status
         self.ended = self.now()
         self.demand = None
-        self.progress.clear()
         if self.listeners:
             counts = Counter(node.state for node in self.nodes if node.state >= FINAL)
             by_status = FrozenDict({final_status(state): count for state, count in sorted(counts.items())})

@@ -56,7 +56,7 @@ class Attempt:
     """One run of one task's body."""
 
     __slots__ = (
-        *("cancelled", "engine", "handle", "node", "published", "publishing", "state", "task"),
+        *("cancelled", "engine", "handle", "node", "progress", "published", "publishing", "state", "task"),
         *("time_left", "timed_out", "timer"),
     )
 
@@ -69,6 +69,7 @@ class Attempt:
         self.publishing = 0  # publishes in flight; PUBLISHING is RUNNING with one or more of them
         self.published: set[str | None] | None = None  # keys made visible by this attempt's own handles
         self.cancelled = False  # the engine has asked the body to stop
+        self.progress: tuple[float, str] | None = None  # what the body has told last
         self.timed_out = False  # because it was at work too long
         self.time_left = 0.0  # seconds it may still be at work, if there is a limit
         self.timer: asyncio.TimerHandle | None = None  # ends that, while it is at work

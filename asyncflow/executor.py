@@ -23,7 +23,7 @@ from .attempt import Attempt, current
 from .clock import clock, meter
 from .completion import confirm, confirmed
 from .errors import TaskCancelled, TaskFailed
-from .graph import CANCELLING, RESTING, RETRYING, Build, Demand, Node
+from .graph import CANCELLING, RESTING, RETRYING, RUNNING, SUSPENDED, Build, Demand, Node
 from .hub import Hub, hub
 from .outcomes import answer, settled
 from .planner import Planner
@@ -209,10 +209,10 @@ class Executor:
 
     def progress(self, attempt: Attempt, fraction: float, message: str) -> None:
         """Pass a body's progress on to the listeners. Any thread."""
-        account: Account = attempt.node.build.owner
-        if account.listeners:
+        attempt.progress = fraction, message
+        for build in self._scheduler.followers.hearing(attempt.node):
             with suppress(RuntimeError):  # an abandoned body has outlived its loop
-                self.loop.call_soon_threadsafe(account.progressed, attempt.task, fraction, message)
+                self.loop.call_soon_threadsafe(build.owner.progressed, attempt.task, fraction, message)
 
     # What the guard of the loop asks and tells (guard.Member) -------------------------------------------
 
@@ -405,7 +405,8 @@ class Executor:
                 self._scheduler.hopeless(node, wrong_option(node.task, "retry_delay", wrong))
                 self._wake()
             else:
-                account.retrying(node, wait)
+                for build in self._scheduler.followers.hearing(node):
+                    build.owner.retrying(node, wait)
 
     def _verify(self, deadline: float) -> bool:
         """Work on the plans that have become whole; True: there is more."""
@@ -440,8 +441,10 @@ class Executor:
         attempt = node.attempt = Attempt(node.task, self, node)
         build = node.build
         build.times[2 * node.index] = self._clock()
-        if build.listening:
-            build.owner.started_task(node)
+        followers = self._scheduler.followers
+        if build.listening or followers:
+            for other in followers.hearing(node):
+                other.owner.started_task(node)
         if node.options.timeout is not None:
             attempt.time_left = node.options.timeout
             self._timers.limit(attempt)
@@ -498,9 +501,16 @@ class Executor:
     def _tell(self) -> None:
         """Pass on what has ended."""
         scheduler = self._scheduler
+        followers = scheduler.followers
+        while followers.late:
+            build, node = followers.late.popleft()
+            if node.state in (RUNNING, SUSPENDED) and not build.closed:
+                build.owner.started_task(node)
         while scheduler.finals:
             node = scheduler.finals.popleft()
-            node.build.owner.finished_task(node)
+            for build in followers.hearing(node):
+                build.owner.finished_task(node)
+            followers.forget(node)
         while scheduler.settled:
             demand = scheduler.settled.popleft()
             if demand.build.guest:

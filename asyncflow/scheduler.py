@@ -25,6 +25,7 @@ from . import graph
 from ._options import DEFAULTS, wrong_option
 from .cycles import above, find_cycles, tasks_of
 from .errors import CycleError, PlanError
+from .followers import Followers
 from .graph import (
     BLOCKED,
     BYPASSED,
@@ -92,6 +93,7 @@ class Scheduler:
         self.finals: deque[Node] = deque()
         self.rests: deque[Node] = deque()
         self.sharing = Sharing(self, hub, post, gone)
+        self.followers = Followers()
         self._places = Places(self.sharing.may_run)
         self._leaving = Leaving(self.sharing, self._places, self.forget)
         self._unverified: deque[Demand] = deque()
@@ -155,6 +157,8 @@ class Scheduler:
         node = self._node(task, demand, demand.build)
         node.wanted += 1
         demand.roots.append(node)
+        if self.followers and demand.parent is not None:
+            self.followers.inherit(demand.parent, node)
         if node.state < FINAL:
             demand.remaining += 1
             if node.roots_of is NONE:
@@ -179,6 +183,8 @@ class Scheduler:
             ):
                 if node.build is not build:
                     build.joined.add(node)
+                    if build.listening:
+                        self.followers.add(build, node)
                 return node
         node = Node(task, demand, build)
         build.nodes.append(node)
@@ -250,6 +256,8 @@ class Scheduler:
         if node.deps is NONE:
             node.deps = []
         node.deps.append(dep)
+        if self.followers:
+            self.followers.inherit(node, dep)
         if dep.state < FINAL:
             node.waiting += 1
             if dep.dependents is NONE:
@@ -273,6 +281,7 @@ class Scheduler:
     def verify(self) -> Iterator[None]:
         """Check the plans that are whole and let their nodes run; pauses at each ``yield``."""
         while self._unverified:
+            yield from self.followers.spread()
             demand = self._unverified[0]
             found: list[list[Node]] = []
             order: list[Node] = []
@@ -457,7 +466,7 @@ class Scheduler:
                 self.sharing.end(node, was_at_work)
                 node.keys = NONE
             build = node.build
-            if build.listening:
+            if build.listening or (self.followers and node in self.followers):
                 self.finals.append(node)
             if state in (FAILED, MISSING, UNKNOWN):
                 self._alarm(node)
@@ -560,6 +569,7 @@ class Scheduler:
             if build.table is not None:
                 build.table.clear()
             self._leaving.orphans.clear()
+            self.followers.clear()
             build.root = build.table = None
             return
         demand.state = LEFT

@@ -105,6 +105,7 @@ def _nodes(account: Account) -> Sequence[Node]:
 
 def _at_work(node: Node, now: float) -> TaskAtWork:
     owner: Account = node.build.owner
-    fraction, message = owner.progress.get(node.task, (None, ""))
+    attempt = node.attempt
+    fraction, message = (None, "") if attempt is None or attempt.progress is None else attempt.progress
     since = owner.epoch + node.build.times[2 * node.index]
     return TaskAtWork(node.task, status(node.state), max(0.0, now - since), fraction, message)

@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 
-from asyncflow import ConfigError, Flow, MemoryTarget, Run, Task, TaskCancelled, TaskFailed, gather
+from asyncflow import (
+    ConfigError,
+    Flow,
+    MemoryTarget,
+    Run,
+    Task,
+    TaskCancelled,
+    TaskFailed,
+    TaskFinished,
+    TaskStarted,
+    gather,
+)
 from asyncflow.hub import hub
 from asyncflow.testing import SimulatedLoop, explore, other_tasks, simulate
 
@@ -316,6 +327,78 @@ async def test_snapshots() -> None:
         assert after.duration == run.snapshot().duration, "it stands still"
 
 
+async def test_a_run_that_joins_another_hears_of_what_they_share() -> None:
+    """Also of what is below, whether it was there when it joined or is asked for later."""
+    gates = {n: asyncio.Event() for n in range(4)}
+
+    class Step(Task):
+        n: int
+
+        def requires(self) -> list[Step]:
+            return [Step(n=1), Step(n=2)] if self.n == 0 else []
+
+        async def run(self) -> None:
+            self.progress(0.5, f"step {self.n}")
+            await gates[self.n].wait()
+            if not self.n:
+                await Step(n=3)
+
+    class Top(Task):
+        who: int
+
+        async def run(self) -> None:
+            await Step(n=0)
+
+    async with Flow() as flow:
+        runs = [flow.start(Top(who=0))]
+        await until(lambda: len(runs[0].snapshot().at_work) == 3)
+        gates[1].set()
+        await until(lambda: Step(n=1) not in [task.task for task in runs[0].snapshot().at_work])
+        runs += [flow.start(Top(who=1)), flow.start(Step(n=0))]
+        await until(lambda: len(runs[1].snapshot().at_work) == 2)
+        for gate in gates.values():
+            gate.set()
+        heard = [[event.to_dict() async for event in run.events()] for run in runs]
+        for run in runs:
+            assert (await run).ok
+    for events in heard[1:]:
+        started = [event["task"] for event in events if event["type"] == "TaskStarted"]
+        finished = [event["task"] for event in events if event["type"] == "TaskFinished"]
+        told = [event["message"] for event in events if event["type"] == "TaskProgress"]
+        steps = [Step(n=n).task_id for n in (2, 0, 3)]
+        assert [task for task in started if task in steps] == steps
+        assert sorted(task for task in finished if task in steps) == sorted(steps)
+        assert len(set(started)) == len(started)
+        assert len(set(finished)) == len(finished)
+        assert told == ["step 0", "step 3"], "step 2 said so before"
+        assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+
+
+async def test_a_run_that_joins_a_task_still_being_planned_hears_of_what_that_requires() -> None:
+    asked, gate = asyncio.Event(), asyncio.Event()
+
+    class Top(Task):
+        async def complete(self) -> bool:  # type: ignore[override]
+            asked.set()
+            await gate.wait()
+            return False
+
+        def requires(self) -> Task:
+            return Sleeps(n=1)
+
+        async def run(self) -> None: ...
+
+    async with Flow() as flow:
+        first = flow.start(Top())
+        await asked.wait()
+        second = flow.start(Top())
+        await asyncio.sleep(0.01)
+        gate.set()
+        for run in (first, second):
+            finished = [event.task async for event in run.events() if isinstance(event, TaskFinished)]
+            assert finished == [Sleeps(n=1), Top()]
+
+
 # The end -------------------------------------------------------------------------------------------------
 
 
@@ -509,6 +592,36 @@ def test_clients_with_graphs_that_overlap_come_and_go() -> None:
         ended.clear()
 
     explore(main, seeds=50)
+
+
+def test_what_runs_that_share_are_told_is_whole() -> None:
+    """Each hears of a task at most once that it starts, then that it ends, whoever pays for it."""
+
+    async def main() -> None:
+        chance = SimulatedLoop.running().random
+        async with Flow(concurrency=chance.choice([1, 3, 50])) as flow:
+            runs = []
+            for n in range(8):
+                runs.append(flow.start(Layer(client=n % 3, depth=3)))
+                await asyncio.sleep(chance.random() * 0.003)
+                if chance.random() < 0.2:
+                    chance.choice(runs).cancel()
+            for run in runs:
+                result = await run
+                begun, over = Counter[str](), Counter[str]()
+                async for event in run.events():
+                    if isinstance(event, TaskStarted):
+                        begun[event.task.task_id] += 1
+                    elif isinstance(event, TaskFinished):
+                        over[event.task.task_id] += 1
+                        assert begun[event.task.task_id] == 1 or event.status == "cancelled"
+                assert set(over.values()) | set(begun.values()) <= {1}
+                if result.ok:
+                    assert over == begun
+        entered.clear()
+        ended.clear()
+
+    explore(main, seeds=100)
 
 
 def test_loops_in_threads_share_the_flights_of_a_flow() -> None:
