@@ -362,7 +362,7 @@ class Executor:
                 self._context.run(self._resume, step)
             elif step is not None:
                 self._context.run(self._enter, step)
-                if not any(queue.keys for queue in builds[0].queues) and not scheduler.sharing.abroad:
+                if not scheduler.queued and not scheduler.sharing.abroad:
                     return
         self._wake()
 
@@ -442,7 +442,7 @@ class Executor:
         build = node.build
         build.times[2 * node.index] = self._clock()
         followers = self._scheduler.followers
-        if build.listening or followers:
+        if build.listening or followers.of:
             for other in followers.hearing(node):
                 other.owner.started_task(node)
         if node.options.timeout is not None:

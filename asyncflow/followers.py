@@ -17,20 +17,14 @@ class Followers:
 
     def __init__(self) -> None:
         self.late: deque[tuple[Build, Node]] = deque()  # nodes at work, of which somebody has to be told only now
-        self._of: dict[Node, dict[Build, None]] = {}
+        self.of: dict[Node, dict[Build, None]] = {}  # looked at where every node passes by, so not through a method
         self._below: list[tuple[Build, Node]] = []  # followed, and what they wait for is not yet
-
-    def __bool__(self) -> bool:
-        return bool(self._of)
-
-    def __contains__(self, node: Node) -> bool:
-        return node in self._of
 
     def add(self, build: Build, node: Node) -> None:
         """``build`` is told of ``node`` from now on, and of what that waits for when ``spread`` has got there."""
         if node.state >= FINAL or node.build is build:
             return
-        builds = self._of.setdefault(node, {})
+        builds = self.of.setdefault(node, {})
         if build not in builds:
             builds[build] = None
             self._below.append((build, node))
@@ -39,7 +33,7 @@ class Followers:
 
     def inherit(self, node: Node, dep: Node) -> None:
         """``node`` waits for ``dep``: whoever hears of the one hears of the other."""
-        for build in self._of.get(node, ()):
+        for build in self.of.get(node, ()):
             self.add(build, dep)
 
     def spread(self) -> Iterator[None]:
@@ -62,14 +56,14 @@ class Followers:
     def hearing(self, node: Node) -> list[Build]:
         """The builds that are to be told of ``node``. Any thread."""
         builds = [node.build] if node.build.listening else []
-        return builds + [build for build in self._of.get(node, ()) if build is not node.build and not build.closed]
+        return builds + [build for build in self.of.get(node, ()) if build is not node.build and not build.closed]
 
     def forget(self, node: Node) -> None:
         """It has its end, and they have been told."""
-        self._of.pop(node, None)
+        self.of.pop(node, None)
 
     def clear(self) -> None:
         """Everything has its end."""
-        self._of.clear()
+        self.of.clear()
         self._below.clear()
         self.late.clear()

@@ -48,6 +48,7 @@ LIMIT = 0.1
 """Seconds one step may hold a loop; what is said is right to a quarter of it."""
 BEATS = 4  # of the heart, per limit; so many looks, too, at a loop that is late
 LOOKS = 2  # of the sampler, per limit, when all is well: each takes the interpreter from the loop for a moment
+LINGER = 4  # looks without a build before it goes: to start a thread costs as much as ten tasks
 
 _DEBUGGERS = {"bdb", "pydevd", "_pydevd_bundle"}
 
@@ -335,8 +336,10 @@ def _start_sampler() -> None:
 
 def _sample() -> object:
     global _collecting_since
+    idle = 0
     try:
-        while guards := _at_work():
+        while (guards := _at_work(stay=idle < LINGER)) is not None:
+            idle = 0 if guards else idle + 1
             late = [guard.look() for guard in guards]
             _wait(_limit / (BEATS if any(late) else LOOKS))
     except BaseException:
@@ -357,16 +360,16 @@ def _wait(tick: float) -> None:
         _stopped += max(0.0, late - max(process_time() - cpu, _collected - collected))
 
 
-def _at_work() -> list[_Guard]:
-    """The guards of loops that run and have a build; if there is none, no sampler is needed any more."""
+def _at_work(*, stay: bool) -> list[_Guard] | None:
+    """The guards of loops that run and have a build. None: there is none, nor is the sampler to ``stay`` for one."""
     global _sampling
     with _lock:
         for loop, guard in list(_guards.items()):
             if loop.is_closed() or not (guard.members or loop.is_running()):
                 del _guards[loop]
         found = [guard for loop, guard in _guards.items() if guard.members and loop.is_running()]
-        _sampling = bool(found)
-        return found
+        _sampling = bool(found) or stay
+        return found if _sampling else None
 
 
 def _forked() -> None:

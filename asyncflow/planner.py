@@ -57,10 +57,17 @@ class Planner:
             node = checks.popleft()
             if node.state == NEW or node.state == LOCKING:
                 self.asking = node
-                node.build.owner.context.run(self._check, node)  # user code sees its build's context variables
+                # User code sees its build's context variables.
+                if not node.build.owner.context.run(self._check_and_expand, node, deadline):
+                    return True
             count += 1
             if not count & 15 and self._meter() > deadline:
                 return bool(checks or self._expanding)
+
+    def _check_and_expand(self, node: Node, deadline: float) -> bool:
+        """Both in one go, where the answer is known at once; False when time is up."""
+        self._check(node)
+        return not self._expanding or self._expand(node, deadline)
 
     # Complete? ---------------------------------------------------------------------------------------
 

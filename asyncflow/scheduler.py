@@ -137,6 +137,15 @@ class Scheduler:
             self.checks or self.delivered or self.cancels or self.settled or self.finals or self.rests
         ) and not (self._unverified or self._leaving.orphans or self._places.rated)
 
+    @property
+    def queued(self) -> bool:
+        """Whether something waits for a place."""
+        for build in self._places.builds:
+            for queue in build.queues:
+                if queue.keys:
+                    return True
+        return False
+
     def suspend(self, node: Node) -> Demand:
         """The body of ``node`` waits for more tasks: name them with ``want``, then call ``asked``.
 
@@ -157,7 +166,7 @@ class Scheduler:
         node = self._node(task, demand, demand.build)
         node.wanted += 1
         demand.roots.append(node)
-        if self.followers and demand.parent is not None:
+        if self.followers.of and demand.parent is not None:
             self.followers.inherit(demand.parent, node)
         if node.state < FINAL:
             demand.remaining += 1
@@ -256,7 +265,7 @@ class Scheduler:
         if node.deps is NONE:
             node.deps = []
         node.deps.append(dep)
-        if self.followers:
+        if self.followers.of:
             self.followers.inherit(node, dep)
         if dep.state < FINAL:
             node.waiting += 1
@@ -466,7 +475,7 @@ class Scheduler:
                 self.sharing.end(node, was_at_work)
                 node.keys = NONE
             build = node.build
-            if build.listening or (self.followers and node in self.followers):
+            if build.listening or node in self.followers.of:
                 self.finals.append(node)
             if state in (FAILED, MISSING, UNKNOWN):
                 self._alarm(node)

@@ -691,7 +691,7 @@ def test_a_loop_that_is_closed_in_the_middle_of_a_build_is_let_go() -> None:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
         loop.close()
     assert not sampler()
-    guard._at_work()  # as the next sampler does, where this one went before the loop was closed
+    guard._at_work(stay=False)  # as the next sampler does, where this one went before the loop was closed
     assert loop not in guard._guards
 
 
