@@ -77,7 +77,7 @@ class RunSnapshot:
 def take(account: Account, tasks: Sequence[Task], tags: Mapping[str, str]) -> RunSnapshot:
     """The snapshot of a run. Raises nothing."""
     nodes = _nodes(account)
-    counts = Counter(status(node.state) for node in nodes)
+    counts: Counter[Status] = Counter(status(node.state) for node in nodes)
     now = account.now()
     return RunSnapshot(
         run_id=account.run_id,
@@ -86,7 +86,7 @@ def take(account: Account, tasks: Sequence[Task], tags: Mapping[str, str]) -> Ru
         tasks=tuple(tasks),
         started=account.started,
         duration=(account.ended or now) - account.started,
-        counts=FrozenDict(counts),
+        counts=FrozenDict[Status, int](counts),
         at_work=tuple(_at_work(node, now) for node in nodes if node.state in (RUNNING, SUSPENDED)),
         errors=FrozenDict(
             (node.task, node.error)
