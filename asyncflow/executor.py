@@ -29,6 +29,7 @@ from .outcomes import answer, settled
 from .planner import Planner
 from .runners import Runner
 from .runners.loop import LoopRunner
+from .runners.process import ProcessRunner
 from .runners.thread import ThreadRunner
 from .scheduler import Scheduler
 from .stopping import Stopping
@@ -65,7 +66,9 @@ class Executor:
         self._scheduler = Scheduler(hub, self._post, loop.is_closed)
         self._planner = Planner(loop, self._scheduler, self._wake)
         self._timers = Timers(loop, self._scheduler, self._wake, self._time_out)
-        self._runners: tuple[Runner, ...] = (LoopRunner(self), ThreadRunner(self))
+        self._threads = ThreadRunner(self)
+        self._processes = ProcessRunner(self)
+        self._runners: tuple[Runner, ...] = (LoopRunner(self), self._threads, self._processes)  # by lane
         self._verifying: Iterator[None] | None = None
         self._awake = False
         self._watch: asyncio.TimerHandle | None = None
@@ -152,6 +155,7 @@ class Executor:
                 self._watch = None
             self._timers.close()
             self._planner.close()
+            self._processes.close()
             guard.leave(self)
             threads.trim()
 
@@ -189,11 +193,11 @@ class Executor:
         try:
             await reply
         except asyncio.CancelledError:
-            self._leave(attempt, demand)
+            self.left(attempt, demand)
             raise
         return demand, structure
 
-    def _leave(self, attempt: Attempt, demand: Demand) -> None:
+    def left(self, attempt: Attempt, demand: Demand) -> None:
         """The body does not wait for ``demand`` any more."""
         self._scheduler.leave(demand)
         self._limit(attempt)
@@ -202,6 +206,10 @@ class Executor:
     async def exist(self, attempt: Attempt, targets: Sequence[Target]) -> list[bool | BaseException]:
         """What is known of ``targets``, outputs of the body whose class answers in bulk: one answer for each."""
         return await self._planner.exist(attempt.node, targets)
+
+    def require(self, attempt: Attempt, structure: Any) -> Any:
+        """As ``request``, for a sync body in its own thread."""
+        return self._threads.require(attempt, structure)
 
     def inputs(self, attempt: Attempt) -> Any:
         """The outcomes of the task's requirements, in the shape ``requires()`` gave them. Any thread."""
@@ -213,6 +221,12 @@ class Executor:
         for build in self._scheduler.followers.hearing(attempt.node):
             with suppress(RuntimeError):  # an abandoned body has outlived its loop
                 self.loop.call_soon_threadsafe(build.owner.progressed, attempt.task, fraction, message)
+
+    def said(self, attempt: Attempt, source: str, level: int, message: str) -> None:
+        """Pass on what a body in another process has printed or logged. Any thread."""
+        for build in self._scheduler.followers.hearing(attempt.node):
+            with suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(build.owner.said, attempt.task, source, level, message)
 
     # What the guard of the loop asks and tells (guard.Member) -------------------------------------------
 
@@ -244,7 +258,7 @@ class Executor:
         try:
             self._name(demand, structure)
         except BaseException:
-            self._leave(attempt, demand)
+            self.left(attempt, demand)
             raise
         return demand
 
