@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from . import guard, threads
-from ._definition import LOOP
+from ._definition import LOOP, PROCESS
 from ._options import wrong_option
 from ._task import Task
 from .account import Account
@@ -29,7 +29,6 @@ from .outcomes import answer, settled
 from .planner import Planner
 from .runners import Runner
 from .runners.loop import LoopRunner
-from .runners.process import ProcessRunner
 from .runners.thread import ThreadRunner
 from .scheduler import Scheduler
 from .stopping import Stopping
@@ -67,8 +66,7 @@ class Executor:
         self._planner = Planner(loop, self._scheduler, self._wake)
         self._timers = Timers(loop, self._scheduler, self._wake, self._time_out)
         self._threads = ThreadRunner(self)
-        self._processes = ProcessRunner(self)
-        self._runners: tuple[Runner, ...] = (LoopRunner(self), self._threads, self._processes)  # by lane
+        self._runners: list[Runner | None] = [LoopRunner(self), self._threads, None]  # by lane
         self._verifying: Iterator[None] | None = None
         self._awake = False
         self._watch: asyncio.TimerHandle | None = None
@@ -155,7 +153,8 @@ class Executor:
                 self._watch = None
             self._timers.close()
             self._planner.close()
-            self._processes.close()
+            if (processes := self._runners[PROCESS]) is not None:
+                processes.close()
             guard.leave(self)
             threads.trim()
 
@@ -463,9 +462,22 @@ class Executor:
             attempt.time_left = node.options.timeout
             self._timers.limit(attempt)
         try:
-            self._runners[node.lane].start(attempt)
+            (self._runners[node.lane] or self._with_processes()).start(attempt)
         except BaseException as error:  # no thread to be had, say
             self.failed(attempt, error)
+
+    def _with_processes(self) -> Runner:
+        from .runners.process import ProcessRunner  # loaded when first needed, by few
+
+        runner: Runner = ProcessRunner(self)
+        self._runners[PROCESS] = runner
+        return runner
+
+    def _runner(self, attempt: Attempt) -> Runner:
+        """The one that has begun ``attempt``."""
+        runner = self._runners[attempt.node.lane]
+        assert runner is not None
+        return runner
 
     def _resume(self, demand: Demand) -> None:
         assert demand.parent is not None
@@ -499,14 +511,14 @@ class Executor:
         """Ask the body to stop, or what confirms its outputs after it."""
         confirming = self._confirming.get(attempt)
         if confirming is None:
-            self._runners[attempt.node.lane].cancel(attempt)
+            self._runner(attempt).cancel(attempt)
         else:
             confirming.cancel()
 
     def _give_up(self, attempt: Attempt) -> None:
         """The body has not stopped in time: it is left behind, and can publish nothing any more."""
         node = attempt.node
-        node.build.owner.abandoned(node.task, self._runners[node.lane].stack(attempt))
+        node.build.owner.abandoned(node.task, self._runner(attempt).stack(attempt))
         if node.lane == LOOP:
             self._loose.add(attempt.handle)
             attempt.handle.add_done_callback(self._loose.discard)

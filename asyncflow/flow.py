@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,7 +18,6 @@ from .attempt import inside
 from .errors import ConfigError
 from .graph import Budget
 from .opening import CONCURRENCY, GRACE, PROCESSES, THREADS, RunOptions, check_numbers, open_account, open_budget
-from .runners import workers
 from .selection import Force
 from .snapshot import RunStatus
 
@@ -174,8 +174,8 @@ class Flow:
             budget = self._budgets.get(loop)
             if budget is None:
                 budget = self._budgets[loop] = open_budget("Flow", **self._limits)
+                budget.shared = True
                 budget.table = {}
-                workers.keep(self)
         return {"budget": budget, "retries": self._retries, "grace": self._grace}
 
     # What is at work ---------------------------------------------------------------------------------
@@ -236,7 +236,9 @@ class Flow:
                         work.loop.call_soon_threadsafe(work.stop, CLOSED)
         # Each build bounds its own end. A loop that has been stopped for good may never say so.
         await self._wait(None, abroad=2 * self._grace + 1.0)
-        workers.release(self)
+        if workers := sys.modules.get("asyncflow.runners.workers"):  # else no body was in a process
+            for budget in self._budgets.values():
+                workers.release(budget)
 
     async def _wait(self, seconds: float | None, *, abroad: float | None = None) -> None:
         """Wait until nothing is at work any more, or for ``seconds``; for what is in other loops, ``abroad`` ones."""

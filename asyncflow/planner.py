@@ -22,7 +22,6 @@ from .errors import ConfigError, PlanError
 from .graph import BYPASSED, EXCLUDED, FINAL, FORCED, LOCKING, NEW, WRAPPER, Node
 from .hooks import Hooks
 from .questions import Questions
-from .runners.process import unfit
 from .scheduler import Scheduler
 from .target import Target, check_answer
 from .tree import leaves, settle
@@ -92,6 +91,8 @@ class Planner:
                 except BaseException as error:
                     return self._scheduler.invalid(node, _raised(task, "output", error))
             if node.options.in_process:
+                from .runners.process import unfit  # loaded when first needed, by few
+
                 node.lane = PROCESS
                 problem = unfit(node)
                 if problem is not None:

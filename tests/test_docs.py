@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +21,7 @@ TESTING = ROOT / "docs" / "testing.md"
 TARGETS = ROOT / "docs" / "targets.md"
 EVENTS = ROOT / "docs" / "events.md"
 RUNNING = ROOT / "docs" / "running.md"
+CPU = ROOT / "docs" / "cpu.md"
 
 
 @pytest.fixture
@@ -220,3 +223,19 @@ def test_the_guide_names_every_event() -> None:
 
     named = set(re.findall(r"^\| `(\w+)` \|", EVENTS.read_text(encoding="utf-8"), re.MULTILINE))
     assert named == {name for name in events.__all__ if isinstance(getattr(events, name), type)} - {"Event"}
+
+
+# CPU work ------------------------------------------------------------------------------------------------
+
+
+async def test_cpu_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guide's program as a module: where a worker can import it."""
+    (program,) = programs(CPU)
+    (tmp_path / "guide_to_cpu.py").write_text(program)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("guide_to_cpu")
+    try:
+        assert await build(module.Table(folder=str(tmp_path)))
+    finally:
+        del sys.modules["guide_to_cpu"]
+    assert (tmp_path / "primes.txt").read_text().split() == ["25", "168", "1229", "9592"]

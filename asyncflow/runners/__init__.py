@@ -49,6 +49,9 @@ class Runner(Protocol):
     def cancel(self, attempt: Attempt) -> None:
         """Ask the body to stop; may be called more than once."""
 
+    def close(self) -> None:
+        """No build is left in this loop."""
+
     def stack(self, attempt: Attempt) -> list[str]:
         """Where the body is now, one line a frame, innermost last; for a body that does not stop."""
         ...

@@ -63,6 +63,8 @@ class ProcessRunner(ThreadRunner):
 
     def start(self, attempt: Attempt) -> None:
         keep(self)
+        if (budget := attempt.node.build.budget).shared:
+            keep(budget)
         attempt.handle = _Desk()
         context = attempt.node.build.owner.context.copy()
         lend(lambda: context.run(self._run, attempt))

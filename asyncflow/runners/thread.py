@@ -148,6 +148,9 @@ class ThreadRunner:
             woken()
         attempt.handle.inbox.put(message)
 
+    def close(self) -> None:
+        pass
+
     def stack(self, attempt: Attempt) -> list[str]:
         frame = sys._current_frames().get(attempt.handle.thread)
         lines: list[str] = []
