@@ -475,7 +475,7 @@ class Executor:
 
     def _runner(self, attempt: Attempt) -> Runner:
         """The one that has begun ``attempt``."""
-        runner = self._runners[attempt.node.lane]
+        runner: Runner | None = self._runners[attempt.node.lane]
         assert runner is not None
         return runner
 
