@@ -222,6 +222,11 @@ class Stubborn(InProcess):
             file.write("begun")
             (self.folder / "pid").write_text(str(os.getpid()))
             try:
+                if self.kind == "swallows":
+                    try:
+                        time.sleep(self.seconds)
+                    except BaseException:
+                        return
                 if self.kind == "waits":
                     self.require(Sleeps(seconds=self.seconds))
                 elif self.kind == "burns":

@@ -7,6 +7,7 @@ for is answered from here, as to any other body, and it goes on in place.
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+from .._definition import PROCESS
 from .._task import Task
 from ..attempt import Attempt
 from ..errors import PlanError, WorkerDied
@@ -92,7 +94,7 @@ class ProcessRunner(ThreadRunner):
         finally:
             with self._lock:
                 desk.worker = None
-            give_back(worker)
+            give_back(worker, attempt.node.build.budget.lanes[PROCESS])
 
     def _listen(self, attempt: Attempt, worker: Worker) -> Any:
         """What the body gives, or raises."""
@@ -236,6 +238,8 @@ def _advice(died: WorkerDied) -> str:
 def unfit(node: Node) -> PlanError | None:
     """Why the body of ``node`` cannot run in a worker process; None if it can, as far as one can tell."""
     task = node.task
+    if os.name == "nt":
+        return PlanError(f"{task!r} has runner = 'process', which is not supported on Windows: give it no runner")
     for target in leaves(node.output):
         if target.in_process:
             return PlanError(

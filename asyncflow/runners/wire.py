@@ -13,6 +13,8 @@ import threading
 import traceback
 from typing import Any, NamedTuple
 
+from ..frames import OURS, whose
+
 __all__ = ["Channel", "PackedError", "dumps", "pack_error", "unpack_error"]
 
 _LENGTH = struct.Struct("!Q")
@@ -87,8 +89,15 @@ def pack_error(error: BaseException, *, place: str = "", depth: int = 0) -> Pack
     except Exception:
         kind = f"{type(error).__module__}.{type(error).__qualname__}"
         data = dumps(RuntimeError(f"{kind}: {error} (an exception that cannot be pickled, so this stands for it)"))
-    note = f"in {place}:\n{''.join(traceback.format_exception(error, chain=False))}".rstrip() if place else ""
-    return PackedError(data, note, packed)
+    return PackedError(data, f"in {place}:\n{_where(error)}" if place else "", packed)
+
+
+def _where(error: BaseException) -> str:
+    """The lines of the traceback, outermost first, without those of Python and asyncflow around the body."""
+    frames = traceback.extract_tb(error.__traceback__)
+    while len(frames) > 1 and whose(frames[0].filename) == OURS:
+        del frames[0]
+    return "".join(traceback.format_list(frames)).rstrip()
 
 
 def unpack_error(packed: PackedError) -> BaseException:

@@ -133,11 +133,11 @@ def take() -> Worker:
         worker.end()
 
 
-def give_back(worker: Worker) -> None:
-    """The body has ended. In a thread."""
+def give_back(worker: Worker, most: int) -> None:
+    """The body has ended; ``most`` idle workers are enough. In a thread."""
     if worker.alive:
         with _lock:
-            kept = bool(_keepers)
+            kept = bool(_keepers) and len(_idle) < most
             if kept:
                 _idle.append(worker)
         if kept:

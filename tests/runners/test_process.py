@@ -263,7 +263,9 @@ async def test_more_than_can_be_kept_waiting_is_told(tmp_path: Path, monkeypatch
 # How they are stopped --------------------------------------------------------------------------------------
 
 
-STOPS = [(kind, how) for kind in ("sleeps", "burns", "waits", "deaf", "family") for how in ("cancel", "timeout")]
+STOPS = [
+    (kind, how) for kind in ("sleeps", "burns", "waits", "deaf", "family", "swallows") for how in ("cancel", "timeout")
+]
 STOPS.remove(("waits", "timeout"))  # time in which a body waits for tasks does not count
 
 
@@ -316,6 +318,28 @@ async def test_a_flow_keeps_its_workers_and_sends_them_home() -> None:
         pid = pids.pop()
         assert not gone(pid)
     await until(lambda: gone(pid))
+
+
+async def test_no_more_idle_workers_are_kept_than_processes_allow(tmp_path: Path) -> None:
+    async with Flow(processes=1) as flow:
+        assert await flow.run(tasks.Requires()) == [1, 2, 3]  # one waits while another is at work
+        await until(lambda: len(workers._idle) == 1)
+        await until(lambda: len(children()) == 1)
+
+
+async def test_runs_cancelled_at_random_leave_workers_that_work(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    async with Flow(processes=2) as flow:
+        for n in range(25):
+            many = [tasks.Yields(folder=tmp_path), tasks.Awaits(), tasks.Requires(), tasks.Pid(n=n, seconds=0.01)]
+            run = flow.start(many)
+            await asyncio.sleep(chance.random() * 0.05)
+            run.cancel()
+            async with asyncio.timeout(20):
+                await run
+        async with asyncio.timeout(20):
+            assert await flow.run(tasks.Awaits()) == [1, 2, 3, HERE]
+            assert await flow.run(tasks.Requires()) == [1, 2, 3]
 
 
 async def test_a_worker_killed_while_idle_is_replaced() -> None:
