@@ -96,15 +96,29 @@ class LeavesOne(InProcess):
         try:
             await asyncio.wait_for(Sleeps(seconds=60), 0.2)
         except TimeoutError:
+            await NobodySleeps()
             return "left"
         return "stayed"
+
+
+asleep: list[Task] = []  # in the parent
 
 
 class Sleeps(Task):
     seconds: float
 
     async def run(self) -> None:
-        await asyncio.sleep(self.seconds)
+        asleep.append(self)
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            asleep.remove(self)
+
+
+class NobodySleeps(Task):
+    async def run(self) -> None:
+        while asleep:
+            await asyncio.sleep(0.001)
 
 
 class Steps(InProcess):
@@ -216,8 +230,8 @@ class Stubborn(InProcess):
     def run(self) -> None:
         if self.kind == "deaf":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if self.kind == "family":
-            subprocess.Popen(["sleep", "60"])
+            child = subprocess.Popen(["sleep", "60"])
+            (self.folder / "child").write_text(str(child.pid))
         with self.output().open("w") as file:
             file.write("begun")
             (self.folder / "pid").write_text(str(os.getpid()))
