@@ -173,6 +173,8 @@ class Flow:
                 raise RuntimeError("this flow has been closed: nothing can be started in it any more")
             budget = self._budgets.get(loop)
             if budget is None:
+                for other in [other for other in self._budgets if other.is_closed()]:
+                    del self._budgets[other]
                 budget = self._budgets[loop] = open_budget("Flow", **self._limits)
                 budget.shared = True
                 budget.table = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -622,6 +623,28 @@ def test_what_runs_that_share_are_told_is_whole() -> None:
         ended.clear()
 
     explore(main, seeds=100)
+
+
+async def test_two_hundred_clients_of_which_fifty_leave() -> None:
+    chance = random.Random(5)
+    async with Flow() as flow:
+        calls = [asyncio.create_task(flow.run(Layer(client=n, depth=3))) for n in range(1, 201)]
+        for call in chance.sample(calls, 50):
+            await asyncio.sleep(chance.random() * 0.001)
+            call.cancel()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert {answer for answer in answers if isinstance(answer, int)} == {8}
+        assert 150 <= sum(isinstance(answer, int) for answer in answers) < 200
+        assert all(count == 1 for task, count in entered.items() if task.client == 0)
+        assert not other_tasks() or not flow._at_work
+
+
+def test_loops_that_follow_one_another_use_one_flow() -> None:
+    flow = Flow(resources={"db": 1})
+    for n in range(20):
+        assert asyncio.run(flow.run(UsesDb(n=n, seconds=0))) == n
+    asyncio.run(flow.close())
+    assert len(flow._budgets) <= 1, "those of loops that are gone are gone"
 
 
 def test_loops_in_threads_share_the_flights_of_a_flow() -> None:

@@ -19,7 +19,9 @@ import pytest
 
 from asyncflow import (
     Abandoned,
+    BuildResult,
     Event,
+    Flow,
     LocalTarget,
     LoopBlocked,
     MemoryTarget,
@@ -151,11 +153,22 @@ class EndsOddlyInAsyncGenerator(Task):
         raise odd_ends()[self.n]
 
 
+async def by_flow(tasks: list[Task]) -> BuildResult:
+    """One of two runs of a flow that are made at the same time; the other is left alone."""
+    async with Flow() as flow:
+        calls = [asyncio.create_task(flow.run(good)) for good in GOOD]
+        result = await flow.start(tasks)
+        assert await asyncio.gather(*calls) == [0, 1, 2]
+        assert await flow.run(Good(n=7)) == 7, "the flow goes on"
+        return result
+
+
+@pytest.mark.parametrize("door", [build, by_flow])
 @pytest.mark.parametrize("kind", [EndsOddly, EndsOddlyInThread, EndsOddlyInGenerator, EndsOddlyInAsyncGenerator])
-async def test_odd_ends_are_failures_of_their_task(kind: Any) -> None:
+async def test_odd_ends_are_failures_of_their_task(kind: Any, door: Any) -> None:
     bad = [kind(n=n) for n in range(len(odd_ends()))]
     async with host():
-        result = await build([*bad, *GOOD])
+        result = await door([*bad, *GOOD])
     assert result.failed == tuple(bad)
     assert result.counts == {"failed": len(bad), "succeeded": len(GOOD)}
     for task, end in zip(bad, odd_ends(), strict=True):

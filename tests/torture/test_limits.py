@@ -7,13 +7,13 @@ import gc
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asyncflow import MemoryTarget, Task, build, gather, threads
+from asyncflow import BuildResult, Flow, MemoryTarget, Task, build, gather, threads
 from asyncflow.executor import _executors
 from asyncflow.hub import hub
 from asyncflow.testing import other_tasks
@@ -113,11 +113,15 @@ def test_thousands_of_files_with_few_open_files(tmp_path: Path, kind: str, count
 # Memory ------------------------------------------------------------------------------------------------------
 
 
+Door = Callable[[Task], Awaitable[Any]]
+
+
 class Series:
     """Builds of ``size`` tasks each, of which every third is cancelled in the middle."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, door: Door) -> None:
         self.size = size
+        self.door = door
         self.number = 0
         self.begun = 0
         self.call: asyncio.Task[Any] | None = None
@@ -135,7 +139,7 @@ class Series:
         self.begun = 0
         self.leaves_after = self.size // 2 if self.number % 3 == 0 else 0
         shape = {"series": self.number, "size": self.size}
-        self.call = asyncio.create_task(build(Top(**shape), concurrency=16, on_event=lambda _: None))
+        self.call = asyncio.create_task(self.door(Top(**shape)))
         [outcome] = await asyncio.gather(self.call, return_exceptions=True)
         if self.leaves_after:
             assert isinstance(outcome, asyncio.CancelledError)
@@ -218,9 +222,13 @@ class Top(Task):
     async def run(self) -> None: ...
 
 
-async def builds_in_one_loop(builds: int, size: int, warm: int) -> float:
+async def by_build(task: Task) -> BuildResult:
+    return await build(task, concurrency=16, on_event=lambda _: None)
+
+
+async def builds_in_one_loop(builds: int, size: int, warm: int, door: Door = by_build) -> float:
     """The bytes by which each build leaves the process larger, from the ``warm``-th on."""
-    series = Series(size)
+    series = Series(size, door)
     running[:] = [series]
     points: list[tuple[int, int]] = []
     before = None
@@ -249,10 +257,28 @@ async def builds_in_one_loop(builds: int, size: int, warm: int) -> float:
     return slope
 
 
-async def test_builds_leave_no_memory_behind() -> None:
-    assert await builds_in_one_loop(150, 60, 50) < 1000
+async def by_flow(builds: int, size: int, warm: int) -> float:
+    """The same for the runs of a flow, whose starters cancel them when they are cancelled themselves."""
+    async with Flow(concurrency=16, keep=5) as flow:
+
+        async def door(task: Task) -> BuildResult:
+            run = flow.start(task)
+            try:
+                return await run
+            except asyncio.CancelledError:
+                run.cancel()
+                await run
+                raise
+
+        return await builds_in_one_loop(builds, size, warm, door)
+
+
+@pytest.mark.parametrize("through", [builds_in_one_loop, by_flow])
+async def test_builds_leave_no_memory_behind(through: Any) -> None:
+    assert await through(150, 60, 50) < 1000
 
 
 @pytest.mark.soak
-async def test_five_hundred_builds_leave_no_memory_behind() -> None:
-    assert await builds_in_one_loop(500, 200, 100) < 1000
+@pytest.mark.parametrize("through", [builds_in_one_loop, by_flow])
+async def test_five_hundred_builds_leave_no_memory_behind(through: Any) -> None:
+    assert await through(500, 200, 100) < 1000
