@@ -18,6 +18,7 @@ from .result import reachable
 __all__ = ["RunSnapshot", "RunStatus", "TaskAtWork", "take"]
 
 RunStatus: TypeAlias = Literal["running"] | BuildStatus
+"""What ``run.status`` may be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,15 +14,16 @@ import random
 import sys
 from math import fsum
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, get_args
+from typing import Annotated, Any, TypeAlias, TypedDict, get_args
 
 from asyncflow import ExternalTask, LocalTarget, MonthParameter, Task, param
 
 sys.path.append(str(Path(__file__).parents[1] / "weather"))  # its readings.py is shared: it knows nothing of tasks
 
-from readings import CITY, Day, Source, data_folder, days_of, months_in, to_csv  # noqa: E402
+from readings import CITY, Day, Source, data_folder, days_of, months_in, to_csv
 
 DATA = data_folder()
+Months: TypeAlias = dict[str, dict[str, Source]]  # by city, then as 2015-12: the file that has it
 SAMPLES = 10_000
 WET = 1.0  # mm
 
@@ -52,8 +53,8 @@ class Available(Task):
     def requires(self) -> dict[Source, Measurements]:
         return {source: Measurements(source=source) for source in get_args(Source)}
 
-    def run(self) -> dict[str, dict[str, Source]]:
-        found: dict[str, dict[str, Source]] = {}
+    def run(self) -> Months:
+        found: Months = {}
         for source, target in self.input().items():
             months = months_in(Path(target).read_text(encoding="utf-8"))
             found.setdefault(CITY[source], {}).update((f"{month:%Y-%m}", source) for month in months)
