@@ -28,6 +28,7 @@ from .errors import (
     TaskFailed,
     TaskNotFound,
     UpstreamFailed,
+    WorkerDied,
 )
 from .events import (
     Abandoned,
@@ -37,6 +38,7 @@ from .events import (
     Lagged,
     LoopBlocked,
     TaskFinished,
+    TaskLog,
     TaskProgress,
     TaskRetry,
     TaskStarted,
@@ -129,6 +131,7 @@ __all__ = [
     "TaskFailed",
     "TaskFinished",
     "TaskInstanceParameter",
+    "TaskLog",
     "TaskNotFound",
     "TaskParameter",
     "TaskProgress",
@@ -139,6 +142,7 @@ __all__ = [
     "TupleParameter",
     "UpstreamFailed",
     "Visibility",
+    "WorkerDied",
     "WrapperTask",
     "__version__",
     "build",

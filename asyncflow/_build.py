@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Any, Protocol, TypeVar, Unpack, overload
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, Unpack, overload
 
 from . import _task
 from ._plan import Plan
-from ._task import Task, wait_for
+from ._task import Task, Waits, wait_for
 from .account import Account
 from .attempt import inside
 from .errors import PlanError
@@ -16,7 +16,7 @@ from .events import Event
 from .executor import Executor
 from .graph import Demand, Node
 from .hub import Hub
-from .opening import CONCURRENCY, GRACE, THREADS, BuildOptions, open_account
+from .opening import CONCURRENCY, GRACE, PROCESSES, THREADS, BuildOptions, open_account
 from .outcomes import answer
 from .result import BuildResult, ended, reachable
 from .selection import Force, Only, forced
@@ -35,14 +35,13 @@ __all__ = [
     "value",
 ]
 
-T_co = TypeVar("T_co", covariant=True)
-
 
 async def build(
     tasks: Task | Iterable[Task],
     *,
     concurrency: int = CONCURRENCY,
     threads: int = THREADS,
+    processes: int = PROCESSES,
     grace: float = GRACE,
     timeout: float | None = None,
     retries: int = 0,
@@ -59,6 +58,7 @@ async def build(
         tasks: one task, or several.
         concurrency: how many bodies may be at work at once; one that waits for other tasks does not count.
         threads: how many of them may be sync bodies, each of which keeps a thread busy.
+        processes: how many of them may be in worker processes (``runner = "process"``); as many as there are cores.
         grace: seconds that bodies have for stopping when the build is cancelled; what has not stopped then
             is left behind, can publish nothing any more, and is named in an ``Abandoned`` event.
         timeout: seconds after which the build is stopped as if it were cancelled. It returns then, with the status
@@ -85,6 +85,7 @@ async def build(
         "build",
         concurrency=concurrency,
         threads=threads,
+        processes=processes,
         grace=grace,
         timeout=timeout,
         retries=retries,
@@ -223,12 +224,6 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
-
-
-class Waits(Protocol[T_co]):
-    """What ``await`` gives a ``T_co`` for: a task, as type checkers see it."""
-
-    def __await__(self) -> Generator[Any, Any, T_co]: ...
 
 
 @overload

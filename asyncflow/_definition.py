@@ -9,9 +9,9 @@ from typing import Any, Literal
 from ._options import options_of
 from .errors import ConfigError, TaskDefinitionError
 
-__all__ = ["LOOP", "NOTHING", "THREAD", "Definition", "body_kind", "own_or_mixed_in"]
+__all__ = ["LOOP", "NOTHING", "PROCESS", "THREAD", "Definition", "body_kind", "own_or_mixed_in"]
 
-LOOP, THREAD = 0, 1
+LOOP, THREAD, PROCESS = 0, 1, 2
 """Lanes: where bodies run."""
 
 NOTHING: Any = object()

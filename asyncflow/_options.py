@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from typing import Any, TypedDict
 
-from .errors import AsyncflowError, ConfigError
+from .errors import AsyncflowError, ConfigError, WorkerDied
 
 __all__ = ["DEFAULTS", "ENGINE_OPTIONS", "Options", "TaskOptions", "amounts", "check_names", "options_of", "per_second"]
 
@@ -39,12 +39,16 @@ class TaskOptions(TypedDict, total=False):
     resources: Mapping[str, int]
     hold: str | Iterable[str]
     rate: str | Mapping[str, int]
+    runner: str | None
 
 
 class Options:
     """The options of one class of tasks, or of one task. Checked: a wrong one is a ``ConfigError``."""
 
-    __slots__ = ("hold", "pooled", "priority", "rate", "resources", "retries", "retry_delay", "retry_on", "timeout")
+    __slots__ = (
+        *("hold", "in_process", "pooled", "priority", "rate", "resources", "retries", "retry_delay", "retry_on"),
+        "timeout",
+    )
 
     def __init__(self, owner: Any, place: str) -> None:
         self.priority: float = _number(owner, place, "priority", -float("inf"), 0.0)
@@ -66,6 +70,9 @@ class Options:
             if name not in self.resources:
                 raise _wrong(place, "hold", owner.hold, f"names out of its resources, {sorted(self.resources)}")
         self.hold: frozenset[str] = frozenset(hold)
+        if owner.runner not in (None, "process"):
+            raise _wrong(place, "runner", owner.runner, "'process', or None: the loop for an async body, else a thread")
+        self.in_process = owner.runner == "process"
         self.pooled = bool(self.resources or self.rate)
 
     def delay(self, failures: int, uniform: Callable[[float, float], float]) -> float:
@@ -87,7 +94,9 @@ class Options:
         """Whether a body that raised ``error`` is worth another attempt."""
         if self.retry_on is None:
             # What asyncflow itself says of a task (no output, a cycle) is as true the next time.
-            return isinstance(error, Exception) and not isinstance(error, AsyncflowError)
+            return isinstance(error, Exception) and not (
+                isinstance(error, AsyncflowError) and not isinstance(error, WorkerDied)
+            )
         if isinstance(self.retry_on, (type, tuple)):
             return isinstance(error, self.retry_on)
         return bool(self.retry_on(error))
@@ -211,6 +220,7 @@ class _Defaults:
     resources: Mapping[str, int] = {}
     rate: Mapping[str, int] = {}
     hold: tuple[str, ...] = ()
+    runner = None
 
 
 DEFAULTS = Options(_Defaults, "Task")

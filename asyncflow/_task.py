@@ -49,6 +49,12 @@ class _MakesInThread(Protocol[O_co]):
     def output(self) -> O_co: ...
 
 
+class Waits(Protocol[R_co]):
+    """What ``await`` gives an ``R_co`` for: a task, as type checkers see it."""
+
+    def __await__(self) -> Generator[Any, Any, R_co]: ...
+
+
 class _Gives(Protocol[R_co]):
     def run(self) -> Coroutine[Any, Any, R_co]: ...
     def output(self) -> _NoOutput: ...
@@ -117,6 +123,9 @@ class Task:
     """Names of resources its body keeps also while it waits for other tasks."""
     rate: ClassVar[Any] = {}
     """The name of a rate of ``build(rate=...)`` that limits its starts, or ``{"api": 2}`` for several units of it."""
+
+    runner: ClassVar[Any] = None
+    """``"process"``: its body runs in a worker process. None: on the loop if it is async, else in a thread."""
 
     _leaf: ClassVar[bool] = True  # of structures of tasks
     _parameters: ClassVar[Mapping[str, Parameter[Any]]] = {}
@@ -188,6 +197,27 @@ class Task:
         attempt = current.get()
         if attempt is not None and attempt.task is self:
             attempt.engine.progress(attempt, fraction, message)
+
+    @overload
+    def require(self, structure: Waits[R_co], /) -> R_co: ...
+    @overload
+    def require(self, structure: list[Waits[R_co]], /) -> list[R_co]: ...
+    @overload
+    def require(self, structure: Any, /) -> Any: ...
+    def require(self, structure: Any, /) -> Any:
+        """In a sync body: wait for the tasks in ``structure``, and give their outputs or values in its shape.
+
+        The same as ``yield``, for a body that is no generator; an async one writes ``await``.
+
+        Raises ``TaskFailed``, ``UpstreamFailed``, ``TaskCancelled``, ``PlanError``; ``TypeError`` for what is not a
+        task; ``RuntimeError`` in an async body, in another thread than the body's, and outside of its body.
+        """
+        attempt = current.get()
+        if attempt is None or attempt.task is not self:
+            raise RuntimeError(f"{self!r}.require() is for the task's own run(), while a build runs it")
+        if self._definition.body in ("coroutine", "async generator"):
+            raise RuntimeError(f"{self!r}.run is async: write `await`, which does not hold up the event loop")
+        return attempt.engine.require(attempt, structure)
 
     @overload
     def __await__(self: _Makes[O_co]) -> Generator[Any, Any, O_co]: ...

@@ -21,6 +21,7 @@ from .events import (
     Event,
     LoopBlocked,
     TaskFinished,
+    TaskLog,
     TaskProgress,
     TaskRetry,
     TaskStarted,
@@ -125,6 +126,10 @@ class Account:
     def progressed(self, task: Task, fraction: float, message: str) -> None:
         """A body says how far it is."""
         self.emit(TaskProgress, task, fraction, message)
+
+    def said(self, task: Task, source: str, level: int, message: str) -> None:
+        """A body has printed or logged something."""
+        self.emit(TaskLog, task, source, level, message)
 
     def retrying(self, node: Node, wait: float) -> None:
         """An attempt has failed, and there will be another in ``wait`` seconds."""

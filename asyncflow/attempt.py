@@ -40,6 +40,9 @@ class Engine(Protocol):
         """What is known of ``targets``, outputs of the body whose class answers in bulk: one answer for each."""
         ...
 
+    def require(self, attempt: Attempt, structure: Any) -> Any:
+        """As ``request``, for a sync body in its own thread."""
+
     def inputs(self, attempt: Attempt) -> Any:
         """What ``input()`` gives: the outputs or values of the task's requirements, in their shape."""
 

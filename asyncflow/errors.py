@@ -15,6 +15,7 @@ line answers with::
     │   └── UpstreamFailed              1   a dependency failed, so this task never ran
     ├── TaskCancelled                   1   the task was cancelled before it ended
     ├── IncompleteOutput                1   run() ended and its output is not there
+    ├── WorkerDied                      1   the process a body ran in has ended under it
     ├── MissingInput                    3   an ExternalTask whose output nobody has made
     ├── TargetStateUnknown              4   whether a target exists could not be established
     └── BuildFailed                     *   everything that went wrong in one build  (an ExceptionGroup)
@@ -44,6 +45,7 @@ __all__ = [
     "TaskFailed",
     "TaskNotFound",
     "UpstreamFailed",
+    "WorkerDied",
 ]
 
 
@@ -155,6 +157,19 @@ class IncompleteOutput(AsyncflowError):
     """``run()`` ended without an error, and an output it promised does not exist."""
 
     exit_code = 1
+
+
+class WorkerDied(AsyncflowError):
+    """The worker process of a body ended in the middle of it; ``code`` is its exit code, negative for a signal."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.code), self.__dict__
 
 
 class MissingInput(AsyncflowError):

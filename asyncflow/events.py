@@ -25,6 +25,7 @@ __all__ = [
     "LoopBlocked",
     "Status",
     "TaskFinished",
+    "TaskLog",
     "TaskProgress",
     "TaskRetry",
     "TaskStarted",
@@ -104,6 +105,19 @@ class TaskFinished(Event):
     status: FinalStatus
     duration: float
     error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLog(Event):
+    """A body in a worker process has printed a line or logged something, which has come here meanwhile, too.
+
+    ``source`` is ``stdout``, ``stderr`` (``level`` 0), or the logger's name (and ``level`` as ``logging`` counts).
+    """
+
+    task: Task
+    source: str
+    level: int
+    message: str
 
 
 @dataclass(frozen=True, slots=True)

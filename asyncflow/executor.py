@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from . import guard, threads
-from ._definition import LOOP
+from ._definition import LOOP, PROCESS
 from ._options import wrong_option
 from ._task import Task
 from .account import Account
@@ -65,7 +65,8 @@ class Executor:
         self._scheduler = Scheduler(hub, self._post, loop.is_closed)
         self._planner = Planner(loop, self._scheduler, self._wake)
         self._timers = Timers(loop, self._scheduler, self._wake, self._time_out)
-        self._runners: tuple[Runner, ...] = (LoopRunner(self), ThreadRunner(self))
+        self._threads = ThreadRunner(self)
+        self._runners: list[Runner | None] = [LoopRunner(self), self._threads, None]  # by lane
         self._verifying: Iterator[None] | None = None
         self._awake = False
         self._watch: asyncio.TimerHandle | None = None
@@ -152,6 +153,8 @@ class Executor:
                 self._watch = None
             self._timers.close()
             self._planner.close()
+            if (processes := self._runners[PROCESS]) is not None:
+                processes.close()
             guard.leave(self)
             threads.trim()
 
@@ -189,11 +192,11 @@ class Executor:
         try:
             await reply
         except asyncio.CancelledError:
-            self._leave(attempt, demand)
+            self.left(attempt, demand)
             raise
         return demand, structure
 
-    def _leave(self, attempt: Attempt, demand: Demand) -> None:
+    def left(self, attempt: Attempt, demand: Demand) -> None:
         """The body does not wait for ``demand`` any more."""
         self._scheduler.leave(demand)
         self._limit(attempt)
@@ -202,6 +205,10 @@ class Executor:
     async def exist(self, attempt: Attempt, targets: Sequence[Target]) -> list[bool | BaseException]:
         """What is known of ``targets``, outputs of the body whose class answers in bulk: one answer for each."""
         return await self._planner.exist(attempt.node, targets)
+
+    def require(self, attempt: Attempt, structure: Any) -> Any:
+        """As ``request``, for a sync body in its own thread."""
+        return self._threads.require(attempt, structure)
 
     def inputs(self, attempt: Attempt) -> Any:
         """The outcomes of the task's requirements, in the shape ``requires()`` gave them. Any thread."""
@@ -213,6 +220,12 @@ class Executor:
         for build in self._scheduler.followers.hearing(attempt.node):
             with suppress(RuntimeError):  # an abandoned body has outlived its loop
                 self.loop.call_soon_threadsafe(build.owner.progressed, attempt.task, fraction, message)
+
+    def said(self, attempt: Attempt, source: str, level: int, message: str) -> None:
+        """Pass on what a body in another process has printed or logged. Any thread."""
+        for build in self._scheduler.followers.hearing(attempt.node):
+            with suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(build.owner.said, attempt.task, source, level, message)
 
     # What the guard of the loop asks and tells (guard.Member) -------------------------------------------
 
@@ -244,7 +257,7 @@ class Executor:
         try:
             self._name(demand, structure)
         except BaseException:
-            self._leave(attempt, demand)
+            self.left(attempt, demand)
             raise
         return demand
 
@@ -449,9 +462,22 @@ class Executor:
             attempt.time_left = node.options.timeout
             self._timers.limit(attempt)
         try:
-            self._runners[node.lane].start(attempt)
+            (self._runners[node.lane] or self._with_processes()).start(attempt)
         except BaseException as error:  # no thread to be had, say
             self.failed(attempt, error)
+
+    def _with_processes(self) -> Runner:
+        from .runners.process import ProcessRunner  # loaded when first needed, by few
+
+        runner: Runner = ProcessRunner(self)
+        self._runners[PROCESS] = runner
+        return runner
+
+    def _runner(self, attempt: Attempt) -> Runner:
+        """The one that has begun ``attempt``."""
+        runner: Runner | None = self._runners[attempt.node.lane]
+        assert runner is not None
+        return runner
 
     def _resume(self, demand: Demand) -> None:
         assert demand.parent is not None
@@ -485,14 +511,14 @@ class Executor:
         """Ask the body to stop, or what confirms its outputs after it."""
         confirming = self._confirming.get(attempt)
         if confirming is None:
-            self._runners[attempt.node.lane].cancel(attempt)
+            self._runner(attempt).cancel(attempt)
         else:
             confirming.cancel()
 
     def _give_up(self, attempt: Attempt) -> None:
         """The body has not stopped in time: it is left behind, and can publish nothing any more."""
         node = attempt.node
-        node.build.owner.abandoned(node.task, self._runners[node.lane].stack(attempt))
+        node.build.owner.abandoned(node.task, self._runner(attempt).stack(attempt))
         if node.lane == LOOP:
             self._loose.add(attempt.handle)
             attempt.handle.add_done_callback(self._loose.discard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from ._task import Task, wait_for
 from .attempt import inside
 from .errors import ConfigError
 from .graph import Budget
-from .opening import CONCURRENCY, GRACE, THREADS, RunOptions, check_numbers, open_account, open_budget
+from .opening import CONCURRENCY, GRACE, PROCESSES, THREADS, RunOptions, check_numbers, open_account, open_budget
 from .selection import Force
 from .snapshot import RunStatus
 
@@ -45,12 +46,13 @@ class Flow:
 
     Two that want the same task at the same time share one run of it, and whoever leaves takes nothing away from the
     other. A flow may be used from any thread and in any number of event loops; ``concurrency``, ``threads``,
-    ``resources`` and ``rate`` hold in each loop for all its builds together. It touches no signal handler and no
-    policy of the process, and needs no ``async with``: then ``await flow.close()`` ends it.
+    ``processes``, ``resources`` and ``rate`` hold in each loop for all its builds together. It touches no signal
+    handler and no policy of the process, and needs no ``async with``: then ``await flow.close()`` ends it.
 
     Args:
         concurrency: how many bodies may be at work at once; one that waits for other tasks does not count.
         threads: how many of them may be sync bodies.
+        processes: how many of them may be in worker processes, which are kept until the flow is closed.
         resources: how many units there are of what tasks share, such as ``{"db": 4}``; of one that is not named, 1.
         rate: how many starts in how much time, such as ``{"api": "10/s"}``.
         retries: how many attempts may follow a failed one, for tasks that do not say so themselves.
@@ -66,6 +68,7 @@ class Flow:
         *,
         concurrency: int = CONCURRENCY,
         threads: int = THREADS,
+        processes: int = PROCESSES,
         resources: Mapping[str, int] | None = None,
         rate: Mapping[str, str] | None = None,
         retries: int = 0,
@@ -79,6 +82,7 @@ class Flow:
         self._limits: dict[str, Any] = {
             "concurrency": concurrency,
             "threads": threads,
+            "processes": processes,
             "resources": dict(resources or {}) if isinstance(resources, Mapping) or not resources else resources,
             "rate": dict(rate or {}) if isinstance(rate, Mapping) or not rate else rate,
         }
@@ -170,6 +174,7 @@ class Flow:
             budget = self._budgets.get(loop)
             if budget is None:
                 budget = self._budgets[loop] = open_budget("Flow", **self._limits)
+                budget.shared = True
                 budget.table = {}
         return {"budget": budget, "retries": self._retries, "grace": self._grace}
 
@@ -231,6 +236,9 @@ class Flow:
                         work.loop.call_soon_threadsafe(work.stop, CLOSED)
         # Each build bounds its own end. A loop that has been stopped for good may never say so.
         await self._wait(None, abroad=2 * self._grace + 1.0)
+        if workers := sys.modules.get("asyncflow.runners.workers"):  # else no body was in a process
+            for budget in self._budgets.values():
+                workers.release(budget)
 
     async def _wait(self, seconds: float | None, *, abroad: float | None = None) -> None:
         """Wait until nothing is at work any more, or for ``seconds``; for what is in other loops, ``abroad`` ones."""

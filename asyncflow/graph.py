@@ -61,7 +61,7 @@ class Budget:
     ``lanes`` are the places for bodies of each kind: the loop's, the threads'.
     """
 
-    __slots__ = ("concurrency", "lanes", "pools", "rates", "running", "seated", "table")
+    __slots__ = ("__weakref__", "concurrency", "lanes", "pools", "rates", "running", "seated", "shared", "table")
 
     def __init__(
         self,
@@ -76,6 +76,7 @@ class Budget:
         self.seated = [0] * len(lanes)  # of those, in each lane
         self.pools = {} if pools is None else pools  # resources
         self.rates = {} if rates is None else rates
+        self.shared = False  # it is a flow's, and outlives builds
         # Plans for those who share it. None: the scheduler's, for all whose limits are the usual ones.
         self.table: dict[Task, Node] | None = {} if pools or rates else None
 

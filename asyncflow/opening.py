@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
@@ -17,6 +18,7 @@ from .selection import Force, Only, selected
 __all__ = [
     "CONCURRENCY",
     "GRACE",
+    "PROCESSES",
     "THREADS",
     "AccountOptions",
     "BuildOptions",
@@ -28,6 +30,7 @@ __all__ = [
 
 CONCURRENCY = 1000
 THREADS = 32
+PROCESSES = os.cpu_count() or 1
 GRACE = 1.0
 
 
@@ -46,6 +49,7 @@ class AccountOptions(RunOptions, total=False):
 
     concurrency: int
     threads: int
+    processes: int
     grace: float
     resources: Mapping[str, int]
     rate: Mapping[str, str]
@@ -62,13 +66,19 @@ def check_numbers(
     *,
     concurrency: Any = 1,
     threads: Any = 1,
+    processes: Any = 1,
     retries: Any = 0,
     grace: Any = 0,
     timeout: Any = None,
     **seconds: Any,
 ) -> None:
     """Raises ``ConfigError``, which names ``place``, for a number that is out of range."""
-    for name, count, least in (("concurrency", concurrency, 1), ("threads", threads, 1), ("retries", retries, 0)):
+    for name, count, least in (
+        ("concurrency", concurrency, 1),
+        ("threads", threads, 1),
+        ("processes", processes, 1),
+        ("retries", retries, 0),
+    ):
         if not isinstance(count, int) or isinstance(count, bool) or count < least:
             raise ConfigError(f"{place}({name}={count!r}): expected a whole number of at least {least}")
     if timeout is not None:
@@ -83,18 +93,19 @@ def open_budget(
     *,
     concurrency: int = CONCURRENCY,
     threads: int = THREADS,
+    processes: int = PROCESSES,
     resources: Mapping[str, int] | None = None,
     rate: Mapping[str, str] | None = None,
 ) -> Budget:
     """Places and pools, as the options of ``place`` say. Raises ``ConfigError``."""
-    check_numbers(place, concurrency=concurrency, threads=threads)
+    check_numbers(place, concurrency=concurrency, threads=threads, processes=processes)
     rate = rate or {}
     if not isinstance(rate, Mapping):
         raise ConfigError(f'{place}(rate={rate!r}): expected rates by name, such as {{"api": "10/s"}}')
     capacities = amounts(resources or {}, f"{place}()", "resources", '{"db": 4}')
     return Budget(
         concurrency,
-        (concurrency, threads),
+        (concurrency, threads, processes),
         {name: Pool(name, count) for name, count in capacities.items()},
         {name: Pool(name, *per_second(text, f"{place}(rate={{{name!r}: ...}})")) for name, text in rate.items()},
     )
@@ -106,6 +117,7 @@ def open_account(
     budget: Budget | None = None,
     concurrency: int = CONCURRENCY,
     threads: int = THREADS,
+    processes: int = PROCESSES,
     grace: float = GRACE,
     timeout: float | None = None,
     retries: int = 0,
@@ -125,7 +137,9 @@ def open_account(
     if on_event is not None and (not callable(on_event) or inspect.iscoroutinefunction(on_event)):
         raise ConfigError(f"{place}(on_event={on_event!r}): expected a plain function that takes one event")
     if budget is None:
-        budget = open_budget(place, concurrency=concurrency, threads=threads, resources=resources, rate=rate)
+        budget = open_budget(
+            place, concurrency=concurrency, threads=threads, processes=processes, resources=resources, rate=rate
+        )
     return Account(
         budget=budget,
         grace=grace,

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from ._definition import PROCESS
 from ._options import DEFAULTS, Options
 from ._task import Task
 from .account import Account
@@ -89,6 +90,13 @@ class Planner:
                     node.output = _frozen(task, task.output())
                 except BaseException as error:
                     return self._scheduler.invalid(node, _raised(task, "output", error))
+            if node.options.in_process:
+                from .runners.process import unfit  # loaded when first needed, by few
+
+                node.lane = PROCESS
+                problem = unfit(node)
+                if problem is not None:
+                    return self._scheduler.invalid(node, problem)
         output = node.output
         if node.flags & FORCED:
             self._missing(node, "forced")

@@ -83,7 +83,7 @@ def take(
 ) -> RunSnapshot:
     """The snapshot of a run, which ``error`` has ended if it could not be made. Raises nothing."""
     nodes = _nodes(account)
-    counts = Counter(status(node.state) for node in nodes)
+    counts: Counter[Status] = Counter(status(node.state) for node in nodes)
     now = account.now()
     return RunSnapshot(
         run_id=account.run_id,
@@ -92,7 +92,7 @@ def take(
         tasks=tuple(tasks),
         started=account.started,
         duration=(account.ended or now) - account.started,
-        counts=FrozenDict(counts),
+        counts=FrozenDict[Status, int](counts),
         at_work=tuple(_at_work(node, now) for node in nodes if node.state in (RUNNING, SUSPENDED)),
         errors=FrozenDict(
             (node.task, node.error)

@@ -104,6 +104,9 @@ class Target:
     A target without a key is locked by its task.
     """
 
+    in_process: ClassVar[bool] = False
+    """Whether it is in the memory of one process, where the others cannot reach it."""
+
     _how: ClassVar[How] = "thread"  # where it calls it
     _many: ClassVar[Callable[[Sequence[Any]], Any] | None] = None  # the class's exists_many(), where it is to be used
 

@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Literal
 
-from asyncflow import Task, build, plan, start
+from asyncflow import Flow, Task, build, plan, start
 
 from . import fresh, mini, workloads
 from .measure import Measure, Scale, clear, in_turns, longest_gap, medians, ratio, spent
@@ -120,6 +121,25 @@ def sleeping(scale: Scale) -> Iterator[Row]:
     ):
         (wall,) = medians(in_turns(scale.turns(5), lambda tasks=tasks: spent(partial(made, *tasks)).wall))  # type: ignore[misc]
         yield Row(workload, len(tasks), "s wall", wall, goal=Goal(limit), peer_workload=peer_workload)
+
+
+def processes(scale: Scale) -> Iterator[Row]:
+    """Bodies in two worker processes, which a flow has started before."""
+    burners, tiny = scale.size(8), scale.size(2_000)
+
+    async def measured() -> tuple[float, float]:
+        async with Flow(processes=2) as flow:
+            await flow.start([workloads.Burner(n=n, seconds=0.01) for n in range(8)])
+            walls = []
+            for tasks in ([workloads.Burner(n=n) for n in range(burners)], [workloads.Tiny(n=n) for n in range(tiny)]):
+                begun = time.perf_counter()
+                (await flow.start(tasks)).raise_for_failure()
+                walls.append(time.perf_counter() - begun)
+        return walls[0], walls[1]
+
+    burning, small = medians([asyncio.run(measured()) for _ in range(scale.turns(5))])
+    yield Row("0.5 s of CPU each, 2 processes", burners, "s wall", burning, goal=Goal(2.5))
+    yield Row("tiny tasks, 2 processes", tiny, "us wall/task", small / tiny * MICRO, goal=Goal(400))
 
 
 def dynamic(scale: Scale) -> Iterator[Row]:
@@ -286,4 +306,4 @@ def million(scale: Scale) -> Iterator[Row]:
         yield Row(workload, n, unit, ours[key], floor[key], ours[key] / floor[key], Goal(limit))
 
 
-ALL = (wide, chain, layers, sleeping, dynamic, complete, watched, files, gaps, imports, memory, million)
+ALL = (wide, chain, layers, sleeping, processes, dynamic, complete, watched, files, gaps, imports, memory, million)

@@ -85,6 +85,27 @@ class ThreadSleeper(Task):
         time.sleep(self.seconds)
 
 
+class Burner(Task):
+    """Keeps a core busy for half a second of its own time."""
+
+    n: int
+    seconds: float = 0.5
+    runner = "process"
+
+    def run(self) -> None:
+        end = time.process_time() + self.seconds
+        while time.process_time() < end:
+            pass
+
+
+class Tiny(Task):
+    n: int
+    runner = "process"
+
+    def run(self) -> int:
+        return self.n
+
+
 class OneByOne(Task):
     """One body that awaits ``n`` others one after the other."""
 

@@ -92,7 +92,8 @@ def test_an_engine_option_is_no_parameter(name: str, luigis: bool) -> None:
         make(**body)
     with pytest.raises(TaskDefinitionError, match=rf"Wrong\.{name}: "):
         make((type("Mixin", (), body), Task))
-    right: Any = {"hold": (), "rate": "api", "resources": {"db": 3}, "retry_on": OSError}.get(name, 3)
+    fitting = {"hold": (), "rate": "api", "resources": {"db": 3}, "retry_on": OSError, "runner": "process"}
+    right: Any = fitting.get(name, 3)
     assert getattr(make(**{name: right}), name) == right, "without an annotation it is an attribute"
     assert not make(__annotations__={name: ClassVar[Any]}, **{name: right})._parameters
 

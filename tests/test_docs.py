@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import re
 import sys
@@ -23,6 +24,7 @@ TARGETS = ROOT / "docs" / "targets.md"
 EVENTS = ROOT / "docs" / "events.md"
 RUNNING = ROOT / "docs" / "running.md"
 WEB = ROOT / "docs" / "web.md"
+CPU = ROOT / "docs" / "cpu.md"
 
 
 @pytest.fixture
@@ -224,6 +226,22 @@ def test_the_guide_names_every_event() -> None:
 
     named = set(re.findall(r"^\| `(\w+)` \|", EVENTS.read_text(encoding="utf-8"), re.MULTILINE))
     assert named == {name for name in events.__all__ if isinstance(getattr(events, name), type)} - {"Event"}
+
+
+# CPU work ------------------------------------------------------------------------------------------------
+
+
+async def test_cpu_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guide's program as a module: where a worker can import it."""
+    (program,) = programs(CPU)
+    (tmp_path / "guide_to_cpu.py").write_text(program)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("guide_to_cpu")
+    try:
+        assert await build(module.Table(folder=str(tmp_path)))
+    finally:
+        del sys.modules["guide_to_cpu"]
+    assert (tmp_path / "primes.txt").read_text().split() == ["25", "168", "1229", "9592"]
 
 
 # docs/web.md ---------------------------------------------------------------------------------------------

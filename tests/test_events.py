@@ -20,6 +20,7 @@ from asyncflow import (
     LoopBlocked,
     Task,
     TaskFinished,
+    TaskLog,
     TaskProgress,
     TaskRetry,
     TaskStarted,
@@ -52,6 +53,10 @@ KINDS = [kind for name in events.__all__ if isinstance(kind := getattr(events, n
 SAMPLES: list[tuple[Event, dict[str, Any]]] = [
     (BuildStarted(*HEAD, (ONE, Number(n=2))), {"tasks": [ONE.task_id, Number(n=2).task_id]}),
     (TaskStarted(*HEAD, ONE, "no output"), {"task": ONE.task_id, "reason": "no output"}),
+    (
+        TaskLog(*HEAD, ONE, "stdout", 0, "a line"),
+        {"task": ONE.task_id, "source": "stdout", "level": 0, "message": "a line"},
+    ),
     (TaskProgress(*HEAD, ONE, 0.5, "page 3"), {"task": ONE.task_id, "fraction": 0.5, "message": "page 3"}),
     (
         TaskRetry(*HEAD, ONE, 1, 2.5, OSError("gone")),

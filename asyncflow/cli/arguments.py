@@ -80,6 +80,7 @@ class Options(argparse.Namespace):
     overrides: list[str]
     jobs: int | None
     threads: int | None
+    processes: int | None
     fail_fast: bool
     force: bool | Literal["upstream"]
     only: list[str]
@@ -97,7 +98,8 @@ class Options(argparse.Namespace):
     """Whether an error is told as JSON, too; known before the arguments have been understood."""
 
     def __init__(self) -> None:
-        super().__init__(reference=None, rest=[], jobs=None, threads=None, retries=0, timeout=None, grace=None)
+        super().__init__(reference=None, rest=[], retries=0, timeout=None, grace=None)
+        self.jobs = self.threads = self.processes = None
         self.overrides, self.only, self.resources, self.rates = [], [], [], []
         self.fail_fast = self.force = False
         self.dry_run = self.json = self.quiet = self.full_traceback = self.help = self.json_errors = False
@@ -178,6 +180,7 @@ def _add_options(parser: OptionParser, command: str, taken: frozenset[str] = fro
     if command == "run":
         add("-j", "--jobs", type=_count, metavar="N", help="bodies at work at once (default: 1,000)")
         add("--threads", type=_count, metavar="N", help="how many of them may be sync bodies (default: 32)")
+        add("--processes", type=_count, metavar="N", help="how many may be in worker processes (default: the cores)")
         add("-x", "--fail-fast", action="store_true", dest="fail_fast", help="stop at the first failure")
         add("-k", "--keep-going", action="store_false", dest="fail_fast", help="make what can be made (the default)")
         add("--retries", type=_retries, metavar="N", help="attempts after a failed one, for tasks that do not say")
@@ -424,7 +427,8 @@ def as_typed(command: str, reference: str, options: Options, parameters: Sequenc
     """The command that does the same again, ready for a shell. No hidden value is in it."""
     words = ["asyncflow", command]
     for flag, number in (
-        *(("--jobs", options.jobs), ("--threads", options.threads), ("--retries", options.retries or None)),
+        *(("--jobs", options.jobs), ("--threads", options.threads), ("--processes", options.processes)),
+        ("--retries", options.retries or None),
         *(("--timeout", options.timeout), ("--grace", options.grace)),
     ):
         words += [] if number is None else [flag, f"{number:g}"]

@@ -157,6 +157,7 @@ def _run(terminal: Terminal, task: Task, options: Options, again: str) -> int:
         task,
         concurrency=options.jobs or opening.CONCURRENCY,
         threads=options.threads or opening.THREADS,
+        processes=options.processes or opening.PROCESSES,
         grace=opening.GRACE if options.grace is None else options.grace,
         timeout=options.timeout,
         retries=options.retries,

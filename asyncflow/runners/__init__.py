@@ -21,6 +21,12 @@ class Reports(Protocol):
         """The body waits for the tasks in ``structure``; ``reply(demand)`` is called when they have ended."""
         ...
 
+    def left(self, attempt: Attempt, demand: Demand) -> None:
+        """The body does not wait for ``demand`` any more."""
+
+    def said(self, attempt: Attempt, source: str, level: int, message: str) -> None:
+        """The body has printed a line (level 0), or logged something. Any thread."""
+
     def returned(self, attempt: Attempt, value: Any) -> None:
         """The body ended with ``value``; whether its outputs are there has not been looked at."""
 
@@ -42,6 +48,9 @@ class Runner(Protocol):
 
     def cancel(self, attempt: Attempt) -> None:
         """Ask the body to stop; may be called more than once."""
+
+    def close(self) -> None:
+        """No build is left in this loop."""
 
     def stack(self, attempt: Attempt) -> list[str]:
         """Where the body is now, one line a frame, innermost last; for a body that does not stop."""

@@ -75,6 +75,9 @@ class LoopRunner:
     def _gone(self, attempt: Attempt, _: asyncio.Task[None]) -> None:
         self._reports.cancelled(attempt)
 
+    def close(self) -> None:
+        pass
+
     def stack(self, attempt: Attempt) -> list[str]:
         # Task.get_stack() ends at the outermost frame of a suspended task: we follow what each one waits for.
         lines = []

@@ -22,13 +22,13 @@ from ..threads import lend, parked, woken
 from ..tree import settle
 from . import Reports
 
-__all__ = ["PARKED", "ThreadRunner"]
+__all__ = ["PARKED", "Stop", "ThreadRunner"]
 
 PARKED = 2_000
 """Sync generators that may be waiting for tasks at once."""
 
 
-class _Stop(BaseException):
+class Stop(BaseException):
     """Thrown into the waiting driver of a parked generator whose attempt has been cancelled."""
 
 
@@ -60,23 +60,29 @@ class ThreadRunner:
 
     def _run(self, attempt: Attempt) -> None:
         current.set(attempt)
-        seat: _Seat = attempt.handle
-        seat.thread = threading.get_ident()
         reports = self._reports
         try:
-            value = attempt.task.run()
-            if isinstance(value, Generator) and attempt.task._definition.body == "generator":
-                value = self._steps(attempt, value)
+            value = self._body(attempt)
             if confirmed(attempt, value):
                 self._post(reports.finished, attempt, value)
             elif (left := look_in_thread(attempt, value)) is None:
                 self._post(reports.finished, attempt, None)
             else:
                 self._post(reports.returned, attempt, left)
-        except _Stop:
+        except Stop:
             self._post(reports.cancelled, attempt)
         except BaseException as error:
             self._post(reports.failed, attempt, error)
+
+    def _body(self, attempt: Attempt) -> Any:
+        """From its beginning to its end; what it returns."""
+        seat: _Seat = attempt.handle
+        seat.thread = threading.get_ident()
+        try:
+            value = attempt.task.run()
+            if isinstance(value, Generator) and attempt.task._definition.body == "generator":
+                value = self._steps(attempt, value)
+            return value
         finally:
             seat.thread = None
 
@@ -86,7 +92,7 @@ class ThreadRunner:
             structure = next(body)
             while True:
                 try:
-                    values = self._wait(attempt, structure)
+                    values = self.require(attempt, structure)
                 except Exception as error:
                     structure = body.throw(error)
                 else:
@@ -96,10 +102,13 @@ class ThreadRunner:
         finally:
             body.close()
 
-    def _wait(self, attempt: Attempt, structure: Any) -> Any:
+    def require(self, attempt: Attempt, structure: Any) -> Any:
+        """In the body's thread: what the tasks in ``structure`` give. Raises as ``settled``; ``RuntimeError``."""
+        if attempt.handle.thread != threading.get_ident():
+            raise RuntimeError(f"{attempt.task!r}: require() was called in a thread that is not its body's own")
         structure = settle(structure)
         if not self._post(self._suspend, attempt, structure):
-            raise _Stop
+            raise Stop
         message = attempt.handle.inbox.get()
         if isinstance(message, BaseException):
             raise message
@@ -107,11 +116,11 @@ class ThreadRunner:
 
     def _suspend(self, attempt: Attempt, structure: Any) -> None:
         if attempt.node.attempt is not attempt or attempt.cancelled:
-            attempt.handle.inbox.put(_Stop())
+            attempt.handle.inbox.put(Stop())
         elif self._parked >= PARKED:
             attempt.handle.inbox.put(
                 RuntimeError(
-                    f"{PARKED:,} sync generators are waiting for tasks at once, each in a thread of its own; "
+                    f"{PARKED:,} sync bodies are waiting for tasks at once, each in a thread of its own; "
                     f"write {type(attempt.task).__name__}.run as an async generator or `async def`"
                 )
             )
@@ -129,7 +138,7 @@ class ThreadRunner:
         if attempt.handle is None:  # it could not be started
             return self._reports.cancelled(attempt)
         # A body that is not parked cannot be stopped; a parked one is closed where it stands.
-        self._answer(attempt, _Stop())
+        self._answer(attempt, Stop())
         return None
 
     def _answer(self, attempt: Attempt, message: Demand | BaseException) -> None:
@@ -138,6 +147,9 @@ class ThreadRunner:
             self._parked -= 1
             woken()
         attempt.handle.inbox.put(message)
+
+    def close(self) -> None:
+        pass
 
     def stack(self, attempt: Attempt) -> list[str]:
         frame = sys._current_frames().get(attempt.handle.thread)

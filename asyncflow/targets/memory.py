@@ -16,6 +16,7 @@ class MemoryTarget(Target):
     ``put`` publishes at once and is fenced like any other publish: what a cancelled body puts is refused.
     """
 
+    in_process: ClassVar[bool] = True
     _values: ClassVar[dict[str, Any]] = {}
     _how: ClassVar[How] = "inline"
 

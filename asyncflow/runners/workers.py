@@ -1,0 +1,178 @@
+"""Worker processes: started when one is needed, used again, sent home when no build and no flow is left.
+
+They are interpreters of their own (never a fork of this one, which has threads), in a process group of their own:
+Ctrl-C in a terminal reaches this process alone, which stops them; killing one takes its children with it. When this
+process is gone, however it went, their socket is closed, and they go too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import weakref
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from ..errors import WorkerDied
+from ..threads import lend
+from .wire import Channel
+
+__all__ = ["Worker", "give_back", "keep", "release", "take"]
+
+PATIENCE = 1.0
+"""Seconds a worker that is sent home has for going."""
+
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from asyncflow.runners.worker import main; main()"
+
+_lock = threading.Lock()
+_idle: list[Worker] = []
+_keepers: weakref.WeakSet[Any] = weakref.WeakSet()  # builds and flows for which idle ones are kept
+_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+
+
+class Worker:
+    """One process. Raises ``OSError`` where none can be started."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # Not the flags of this interpreter's command line alone: -W and -X, too.
+            flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+            try:
+                self.process = subprocess.Popen(
+                    [sys.executable, *flags, "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path)],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    process_group=0,
+                )
+            except BaseException:
+                ours.close()
+                raise
+        self.channel = Channel(ours)
+        self.ended = False  # its process, or what is left of it, has been waited for
+        _channels.add(self.channel)
+        self.channel.send("main", 0, json.dumps(_main()).encode())
+
+    def send(self, kind: str, number: int, payload: bytes = b"") -> None:
+        """Send it a frame. Raises ``WorkerDied``."""
+        try:
+            self.channel.send(kind, number, payload)
+        except OSError:
+            raise self._died() from None
+
+    def receive(self) -> tuple[str, int, bytes]:
+        """The next frame from it. Raises ``WorkerDied``."""
+        try:
+            return self.channel.receive()
+        except (EOFError, OSError):
+            raise self._died() from None
+
+    def _died(self) -> WorkerDied:
+        self.end()
+        code = self.process.returncode
+        if code >= 0:
+            how = f"exited with code {code}"
+        else:
+            try:
+                how = f"was killed by {signal.Signals(-code).name}"
+            except ValueError:
+                how = f"was killed by signal {-code}"
+        return WorkerDied(f"its worker process {self.process.pid} {how}", code)
+
+    def kill(self) -> None:
+        """End it now, with all processes it has started that are still in its group."""
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Send it home, and wait until it has gone. In a thread."""
+        if self.ended:
+            return
+        self.ended = True
+        self.channel.close()
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self.process.wait()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be used again."""
+        return not self.ended and self.process.poll() is None
+
+
+def _main() -> dict[str, str]:
+    """How a worker gets at the classes of ``__main__``, in the words of ``multiprocessing.spawn.prepare``."""
+    main = sys.modules["__main__"]
+    # What comes back from there calls it by this name.
+    sys.modules.setdefault("__mp_main__", main)
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    if name is not None:
+        return {"init_main_from_name": name}
+    path = getattr(main, "__file__", None)
+    return {} if path is None else {"init_main_from_path": os.path.abspath(path)}
+
+
+def take() -> Worker:
+    """A worker for one body: an idle one, or a new one. In a thread. Raises ``OSError``."""
+    while True:
+        with _lock:
+            worker = _idle.pop() if _idle else None
+        if worker is None:
+            return Worker()
+        if worker.alive:
+            return worker
+        worker.end()
+
+
+def give_back(worker: Worker, most: int) -> None:
+    """The body has ended; ``most`` idle workers are enough. In a thread."""
+    if worker.alive:
+        with _lock:
+            kept = bool(_keepers) and len(_idle) < most
+            if kept:
+                _idle.append(worker)
+        if kept:
+            return
+    worker.end()
+
+
+def keep(owner: object) -> None:
+    """Idle workers are kept as long as ``owner`` lives, or until ``release(owner)``."""
+    with _lock:
+        _keepers.add(owner)
+
+
+def release(owner: object) -> None:
+    """``owner`` needs none any more; the last one sends the idle ones home."""
+    with _lock:
+        _keepers.discard(owner)
+        leaving = [] if _keepers else _idle[:]
+        if leaving:
+            _idle.clear()
+    for worker in leaving:
+        try:
+            lend(partial(Worker.end, worker))
+        except RuntimeError:  # no thread to be had
+            worker.channel.close()
+
+
+def _forked() -> None:
+    # The workers are the parent's. A copy of its socket here would keep them alive after it.
+    global _lock
+    _lock = threading.Lock()
+    _idle.clear()
+    for channel in list(_channels):
+        channel.socket.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

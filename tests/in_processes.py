@@ -1,0 +1,306 @@
+"""Tasks for worker processes, which import this module."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
+from typing import Any
+
+from asyncflow import LocalTarget, MemoryTarget, Task, gather
+
+
+class InProcess(Task):
+    runner = "process"
+
+
+class Number(InProcess):
+    n: int
+
+    def run(self) -> int:
+        return self.n
+
+
+class Pid(InProcess):
+    n: int = 0
+    seconds: float = 0.0
+
+    def run(self) -> int:
+        time.sleep(self.seconds)
+        return os.getpid()
+
+
+class OnLoop(Task):
+    n: int
+
+    async def run(self) -> int:
+        await asyncio.sleep(0)
+        return os.getpid()
+
+
+class Square(InProcess):
+    n: int
+
+    def requires(self) -> Number:
+        return Number(n=self.n)
+
+    def run(self) -> int:
+        value: int = self.input()
+        return value**2
+
+
+class Yields(InProcess):
+    """Counts how often it is entered, in a file."""
+
+    folder: Path
+
+    def run(self) -> Generator[Any, Any, list[int]]:
+        with open(self.folder / "entered", "a", encoding="utf-8") as file:
+            file.write("x")
+        one = yield Number(n=1)
+        two, three = yield [Number(n=2), OnLoop(n=3)]
+        try:
+            yield Fails(kind="plain")
+        except Exception as error:
+            failure = type(error).__name__, type(error.__cause__).__name__
+        return [one, two, three, failure]
+
+
+class Requires(InProcess):
+    def run(self) -> list[Any]:
+        return [self.require(Number(n=1)), *self.require([Number(n=2), Number(n=3)])]
+
+
+class RequiresInThread(Task):
+    def run(self) -> list[Any]:
+        return [self.require(Number(n=1)), *self.require([OnLoop(n=2), Number(n=3)])]
+
+
+class Awaits(InProcess):
+    async def run(self) -> list[int]:
+        a, b = await gather(Number(n=1), Number(n=2))
+        c = await asyncio.wait_for(Number(n=3), 30)
+        return [a, b, c, await OnLoop(n=4)]
+
+
+class LeavesOne(InProcess):
+    """Does not wait to the end for what it has asked for."""
+
+    async def run(self) -> str:
+        try:
+            await asyncio.wait_for(Sleeps(seconds=60), 0.2)
+        except TimeoutError:
+            return "left"
+        return "stayed"
+
+
+class Sleeps(Task):
+    seconds: float
+
+    async def run(self) -> None:
+        await asyncio.sleep(self.seconds)
+
+
+class Steps(InProcess):
+    folder: Path
+
+    def output(self) -> LocalTarget:
+        return LocalTarget(self.folder / "steps.txt")
+
+    async def run(self) -> AsyncGenerator[Any, Any]:
+        got = yield [Number(n=1), Number(n=2)]
+        async with self.output().open("w") as file:
+            await file.write(f"{got}")
+
+
+class Writes(InProcess):
+    folder: Path
+    n: int
+    retry_delay = 0.0
+
+    def output(self) -> LocalTarget:
+        return LocalTarget(self.folder / f"{self.n}.txt", durability="none")
+
+    def run(self) -> None:
+        with self.output().open("w") as file:
+            for _ in range(20):
+                file.write(f"{self.n}\n")
+                time.sleep(0.0005)
+
+
+class Forgets(InProcess):
+    folder: Path
+
+    def output(self) -> LocalTarget:
+        return LocalTarget(self.folder / "never.txt")
+
+    def run(self) -> None: ...
+
+
+class Says(InProcess):
+    def run(self) -> None:
+        print("out", 1)
+        print("begun", end="")
+        print("err", file=sys.stderr)
+        logging.getLogger("tests.body").warning("logged %d", 2)
+        logging.getLogger("tests.body").debug("not asked for")
+        try:
+            raise ValueError("inner")
+        except ValueError:
+            logging.getLogger("tests.body").exception("with a traceback", extra={"odd": lambda: None})
+        self.progress(0.5, "half")
+
+
+class Unsendable(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+        self.lock = open
+
+
+class Fails(InProcess):
+    kind: str
+    folder: Path = Path()
+
+    def run(self) -> Any:
+        if self.kind == "plain":
+            raise ValueError("row 17")
+        if self.kind == "cause":
+            raise RuntimeError("outer") from KeyError("inner")
+        if self.kind == "unsendable":
+            raise Unsendable(1, 2)
+        if self.kind == "exits":
+            raise SystemExit(3)
+        if self.kind == "lambda":
+            return lambda: None
+        if self.kind == "not a task":
+            return self.require(7)
+        if self.kind == "os._exit":
+            os._exit(7)
+        if self.kind == "signal":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self.kind == "thread":
+            return asyncio.run(asyncio.to_thread(self.require, Number(n=1)))
+        raise AssertionError(self.kind)
+
+
+class DiesTwice(InProcess):
+    folder: Path
+    retries = 2
+    retry_delay = 0.0
+
+    def run(self) -> int:
+        with open(self.folder / "attempts", "a", encoding="utf-8") as file:
+            file.write("x")
+        attempts = (self.folder / "attempts").stat().st_size
+        if attempts < 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return attempts
+
+
+class Stubborn(InProcess):
+    """Tells its process, and then stays: how it takes the stop depends on its kind."""
+
+    kind: str
+    folder: Path
+    seconds: float = 60.0
+
+    def output(self) -> LocalTarget:
+        return LocalTarget(self.folder / f"{self.kind}.txt")
+
+    def run(self) -> None:
+        if self.kind == "deaf":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self.kind == "family":
+            subprocess.Popen(["sleep", "60"])
+        with self.output().open("w") as file:
+            file.write("begun")
+            (self.folder / "pid").write_text(str(os.getpid()))
+            try:
+                if self.kind == "swallows":
+                    try:
+                        time.sleep(self.seconds)
+                    except BaseException:
+                        return
+                if self.kind == "waits":
+                    self.require(Sleeps(seconds=self.seconds))
+                elif self.kind == "burns":
+                    while True:
+                        pass
+                time.sleep(self.seconds)
+            finally:
+                (self.folder / "unwound").touch()
+
+
+class StubbornAsync(InProcess):
+    folder: Path
+
+    async def run(self) -> None:
+        (self.folder / "pid").write_text(str(os.getpid()))
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            (self.folder / "cancelled").touch()
+            raise
+
+
+class TimesOut(Stubborn):
+    timeout = 0.3
+
+
+class InMemory(InProcess):
+    def output(self) -> MemoryTarget:
+        return MemoryTarget("in/process")
+
+    def run(self) -> None: ...
+
+
+class MakesInMemory(Task):
+    def output(self) -> MemoryTarget:
+        return MemoryTarget("of/parent")
+
+    async def run(self) -> None:
+        self.output().put(1)
+
+
+class ReadsMemory(InProcess):
+    def requires(self) -> MakesInMemory:
+        return MakesInMemory()
+
+    def run(self) -> None: ...
+
+
+class GivesLambda(Task):
+    async def run(self) -> Any:
+        return lambda: None
+
+
+class TakesLambda(InProcess):
+    def requires(self) -> GivesLambda:
+        return GivesLambda()
+
+    def run(self) -> None: ...
+
+
+class Parks(InProcess):
+    n: int
+    folder: Path
+
+    def run(self) -> int:
+        value: int = self.require(Number(n=self.n))
+        return value
+
+
+class Burns(InProcess):
+    n: int
+    seconds: float
+
+    def run(self) -> None:
+        end = time.process_time() + self.seconds
+        while time.process_time() < end:
+            pass
