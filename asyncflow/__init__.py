@@ -72,7 +72,7 @@ from .parameters import (
 )
 from .registry import get_task_class, namespace
 from .result import AttemptResult, BuildResult, TaskResult
-from .snapshot import RunSnapshot, TaskAtWork
+from .snapshot import RunSnapshot, RunStatus, TaskAtWork
 from .target import Target
 from .targets.local import LocalTarget
 from .targets.memory import MemoryTarget
@@ -120,6 +120,7 @@ __all__ = [
     "PlanItem",
     "Run",
     "RunSnapshot",
+    "RunStatus",
     "StrParameter",
     "Target",
     "TargetStateUnknown",

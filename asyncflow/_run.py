@@ -80,7 +80,7 @@ class Run:
 
         It goes through all tasks of the run that are known by now.
         """
-        return take(self._account, self.tasks, self.tags)
+        return take(self._account, self.tasks, self.tags, self._error())
 
     @property
     def done(self) -> bool:
@@ -149,10 +149,14 @@ class Run:
 
     def _report(self) -> None:
         """Log an error that has come to nobody. Asking for it keeps asyncio from saying "never retrieved"."""
-        error = None if self._task.cancelled() else self._task.exception()
+        error = self._error()
         if error is not None and not self._waiting and not self._told:
             self._told = True
             log.error("build %s, which nobody awaits, could not be made", self.run_id, exc_info=error)
+
+    def _error(self) -> BaseException | None:
+        """What ``await run`` raises, when it has ended."""
+        return self._task.exception() if self._task.done() and not self._task.cancelled() else None
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id} {self.status}>"

@@ -18,6 +18,7 @@ from .result import reachable
 __all__ = ["RunSnapshot", "RunStatus", "TaskAtWork", "take"]
 
 RunStatus: TypeAlias = Literal["running"] | BuildStatus
+"""What ``run.status`` may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class RunSnapshot:
     """In the order they were met."""
     errors: Mapping[Task, BaseException]
     """Of the tasks that failed by themselves, are missing or cannot be looked at."""
+    why: str | None
+    """Why it was stopped (``cancelled``), or could not be made at all: the ``PlanError`` that ``await run`` raises."""
 
     def to_dict(self) -> dict[str, Any]:
         """As values that JSON has: a task is its id, an error its class and message on one line."""
@@ -71,11 +74,14 @@ class RunSnapshot:
             "counts": dict(self.counts),
             "at_work": [task.to_dict() for task in self.at_work],
             "errors": {task.task_id: describe(error) for task, error in self.errors.items()},
+            "why": self.why,
         }
 
 
-def take(account: Account, tasks: Sequence[Task], tags: Mapping[str, str]) -> RunSnapshot:
-    """The snapshot of a run. Raises nothing."""
+def take(
+    account: Account, tasks: Sequence[Task], tags: Mapping[str, str], error: BaseException | None = None
+) -> RunSnapshot:
+    """The snapshot of a run, which ``error`` has ended if it could not be made. Raises nothing."""
     nodes = _nodes(account)
     counts: Counter[Status] = Counter(status(node.state) for node in nodes)
     now = account.now()
@@ -93,7 +99,14 @@ def take(account: Account, tasks: Sequence[Task], tags: Mapping[str, str]) -> Ru
             for node in nodes
             if node.state in (FAILED, MISSING, UNKNOWN) and node.error is not None
         ),
+        why=_why(account, error),
     )
+
+
+def _why(account: Account, error: BaseException | None) -> str | None:
+    if error is not None:
+        return describe(error)
+    return account.why if account.status == "cancelled" else None
 
 
 def _nodes(account: Account) -> Sequence[Node]:

@@ -7,7 +7,9 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +23,7 @@ TESTING = ROOT / "docs" / "testing.md"
 TARGETS = ROOT / "docs" / "targets.md"
 EVENTS = ROOT / "docs" / "events.md"
 RUNNING = ROOT / "docs" / "running.md"
+WEB = ROOT / "docs" / "web.md"
 CPU = ROOT / "docs" / "cpu.md"
 
 
@@ -239,3 +242,125 @@ async def test_cpu_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     finally:
         del sys.modules["guide_to_cpu"]
     assert (tmp_path / "primes.txt").read_text().split() == ["25", "168", "1229", "9592"]
+
+
+# docs/web.md ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def web_guide() -> dict[str, Any]:
+    space: dict[str, Any] = {"__name__": "web_guide"}
+    blocks = programs(WEB)
+    assert len(blocks) == 5
+    for block in blocks:
+        run(block, space, WEB)
+    return space
+
+
+@asynccontextmanager
+async def serving(space: dict[str, Any], lifespan: str = "lifespan") -> AsyncIterator[Any]:
+    """A client of the guide's app, which is in this process."""
+    import httpx
+
+    async with space[lifespan](space["app"]) as state:
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await space["app"]({**scope, "state": dict(state)}, receive, send)
+
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+            client.app, client.flow = app, state["flow"]  # type: ignore[attr-defined]
+            yield client
+
+
+@pytest.mark.examples
+async def test_requests_share_a_flight(web_guide: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[int] = []
+    body = web_guide["Square"].run
+
+    async def noted(task: Any) -> int:
+        entered.append(task.n)
+        result: int = await body(task)
+        return result
+
+    monkeypatch.setattr(web_guide["Square"], "run", noted)
+    async with serving(web_guide) as client:
+        answers = await asyncio.gather(*(client.get("/squares/7?seconds=0.1") for _ in range(100)))
+        assert {answer.json() for answer in answers} == {49}
+        assert len(entered) == 1
+        await client.get("/squares/7?seconds=0.1")
+        assert len(entered) == 2, "a task without output() has no memory"
+
+
+@pytest.mark.examples
+@pytest.mark.parametrize(("path", "stops"), [("/patient/1", True), ("/squares/1", False)])
+async def test_what_the_guide_says_of_clients_that_go(web_guide: dict[str, Any], path: str, stops: bool) -> None:
+    sent: list[Any] = []
+    began = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        if not began.is_set():
+            began.set()
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await asyncio.sleep(0.05)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b"seconds=0.5"}
+    async with serving(web_guide) as client:
+        await client.app(scope, receive, send)
+    assert sent[0]["status"] == (499 if stops else 200)
+
+
+@pytest.mark.examples
+async def test_runs_of_a_service(web_guide: dict[str, Any]) -> None:
+    async with serving(web_guide) as client:
+        short = (await client.post("/runs?upto=3")).json()["run_id"]
+        await client.flow.get(short)
+        shown = (await client.get(f"/runs/{short}")).json()
+        assert (shown["status"], shown["counts"], shown["tags"]) == ("succeeded", {"succeeded": 3}, {"upto": "3"})
+        long = (await client.post("/runs?upto=2&seconds=60")).json()["run_id"]
+        assert (await client.get("/runs")).json() == [long, short]
+        assert (await client.get("/runs?status=running")).json() == [long]
+        assert (await client.delete(f"/runs/{long}")).json()["status"] == "cancelled"
+        assert (await client.delete(f"/runs/{short}")).json()["status"] == "succeeded"
+        assert (await client.get("/runs/none")).status_code == 404
+
+        whole = (await client.get(f"/runs/{short}/events")).text
+        rest = (await client.get(f"/runs/{short}/events", headers={"Last-Event-ID": "3"})).text
+        assert whole.startswith("id: 1\ndata: {")
+        assert whole.endswith(rest)
+        assert rest.startswith("id: 4\n")
+        for last, status in (("99", 400), ("x", 422), ("-1", 422)):
+            answer = await client.get(f"/runs/{short}/events", headers={"Last-Event-ID": last})
+            assert answer.status_code == status
+
+
+@pytest.mark.examples
+async def test_a_body_sees_what_the_first_request_has_set(web_guide: dict[str, Any]) -> None:
+    user: ContextVar[str] = ContextVar("user", default="nobody")
+
+    class Asks(Task):
+        async def run(self) -> str:
+            await asyncio.sleep(0.01)
+            return user.get()
+
+    async def call(name: str) -> str:
+        user.set(name)
+        return await client.flow.run(Asks())  # type: ignore[no-any-return]
+
+    async with serving(web_guide) as client:
+        calls = [asyncio.create_task(call(name)) for name in ("anna", "ben")]
+        assert [await one for one in calls] == ["anna", "anna"]
+
+
+@pytest.mark.examples
+async def test_a_service_that_computes(web_guide: dict[str, Any]) -> None:
+    interval = sys.getswitchinterval()
+    try:
+        async with serving(web_guide, "computing") as client:
+            assert sys.getswitchinterval() == pytest.approx(0.001)
+            assert await client.flow.run(web_guide["Adds"](upto=4)) == 14
+    finally:
+        sys.setswitchinterval(interval)

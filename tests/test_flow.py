@@ -16,6 +16,7 @@ from asyncflow import (
     ConfigError,
     Flow,
     MemoryTarget,
+    PlanError,
     Run,
     Task,
     TaskCancelled,
@@ -24,6 +25,7 @@ from asyncflow import (
     TaskStarted,
     gather,
 )
+from asyncflow.errors import describe
 from asyncflow.hub import hub
 from asyncflow.testing import SimulatedLoop, explore, other_tasks, simulate
 
@@ -326,6 +328,31 @@ async def test_snapshots() -> None:
         assert after.counts == {"succeeded": 2, "failed": 1}
         assert after.at_work == ()
         assert after.duration == run.snapshot().duration, "it stands still"
+
+
+async def test_a_snapshot_says_why_a_run_was_stopped_or_could_not_be_made() -> None:
+    class Wrong(Task):
+        def requires(self) -> Task:
+            raise ValueError("no such year")
+
+        async def run(self) -> None: ...
+
+    async with Flow() as flow:
+        stopped, wrong, fine = flow.start(Sleeps(n=1, seconds=60)), flow.start(Wrong()), flow.start(Sleeps(n=2))
+        assert {run.snapshot().why for run in (stopped, wrong, fine)} == {None}
+        stopped.cancel("by anna")
+        await fine
+        assert (await stopped).why == stopped.snapshot().why == "by anna"
+        fine.cancel("too late")
+        assert fine.snapshot().why is None
+        with pytest.raises(PlanError) as failure:
+            await wrong
+        shown = wrong.snapshot().to_dict()
+        assert (shown["status"], shown["errors"]) == ("failed", {})
+        assert shown["why"] == describe(failure.value)
+        assert "no such year" in shown["why"]
+        closed = flow.start(Sleeps(n=3, seconds=60))
+    assert closed.snapshot().why == "the flow was closed"
 
 
 async def test_a_run_that_joins_another_hears_of_what_they_share() -> None:

@@ -55,7 +55,8 @@ def test_all_is_sorted_complete_and_true() -> None:
     assert imported == set(asyncflow.__all__)
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "__version__"])
+# A text, and a union of words: neither has a docstring.
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name not in ("__version__", "RunStatus")])
 def test_every_public_name_is_documented(name: str) -> None:
     thing: Any = PUBLIC[name]
     text = vars(thing).get("__doc__") if isinstance(thing, type) else thing.__doc__
