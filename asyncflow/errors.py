@@ -17,6 +17,7 @@ line answers with::
     ├── IncompleteOutput                1   run() ended and its output is not there
     ├── WorkerDied                      1   the process a body ran in has ended under it
     ├── MissingInput                    3   an ExternalTask whose output nobody has made
+    ├── FlowClosed                      4   a flow that has been closed starts nothing more (a RuntimeError)
     ├── TargetStateUnknown              4   whether a target exists could not be established
     └── BuildFailed                     *   everything that went wrong in one build  (an ExceptionGroup)
 """
@@ -35,6 +36,7 @@ __all__ = [
     "BuildFailed",
     "ConfigError",
     "CycleError",
+    "FlowClosed",
     "IncompleteOutput",
     "MissingInput",
     "ParameterError",
@@ -176,6 +178,10 @@ class MissingInput(AsyncflowError):
     """The output of an ``ExternalTask`` is not there, and no task can make it."""
 
     exit_code = 3
+
+
+class FlowClosed(AsyncflowError, RuntimeError):
+    """A flow that has been closed was asked for something: the service is going down."""
 
 
 class TargetStateUnknown(AsyncflowError):

@@ -15,7 +15,7 @@ from ._build import Waits, await_on, tasks_in
 from ._run import Run, begin, check_place
 from ._task import Task, wait_for
 from .attempt import inside
-from .errors import ConfigError
+from .errors import ConfigError, FlowClosed
 from .graph import Budget
 from .opening import CONCURRENCY, GRACE, PROCESSES, THREADS, RunOptions, check_numbers, open_account, open_budget
 from .selection import Force
@@ -107,7 +107,7 @@ class Flow:
         as ``await task``.
 
         Raises ``TaskFailed``, ``UpstreamFailed``, ``MissingInput``, ``PlanError``; ``TaskCancelled`` if the flow is
-        closed meanwhile; ``RuntimeError`` if it has been; ``TypeError`` for what is not a task.
+        closed meanwhile; ``FlowClosed`` if it has been; ``TypeError`` for what is not a task.
         """
         roots = tasks_in(task)
         if len(roots) != 1 or roots[0] is not task:
@@ -134,7 +134,7 @@ class Flow:
 
         ``tags`` are texts by name that go with the run; the other options are those of ``build``.
 
-        Raises ``RuntimeError`` if the flow has been closed, where no event loop is running, and in the body of a task;
+        Raises ``FlowClosed`` if it has been closed, ``RuntimeError`` without a running loop and in the body of a task,
         ``ConfigError`` for an option that is out of range, ``TypeError`` for what is not a task.
         """
         check_place("flow.start()")
@@ -170,7 +170,7 @@ class Flow:
     def _account_options(self, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
         with self._lock:
             if self._closed:
-                raise RuntimeError("this flow has been closed: nothing can be started in it any more")
+                raise FlowClosed("this flow has been closed: nothing can be started in it any more")
             budget = self._budgets.get(loop)
             if budget is None:
                 for other in [other for other in self._budgets if other.is_closed()]:

@@ -15,6 +15,7 @@ import pytest
 from asyncflow import (
     ConfigError,
     Flow,
+    FlowClosed,
     MemoryTarget,
     PlanError,
     Run,
@@ -442,7 +443,7 @@ async def test_closing_cancels_what_is_at_work_and_leaves_nothing() -> None:
         await call
     assert not other_tasks()
     for door in (flow.run, flow.start):
-        with pytest.raises(RuntimeError, match="has been closed"):
+        with pytest.raises(FlowClosed, match="has been closed"):
             await door(Sleeps(n=3))  # type: ignore[operator]
 
 

@@ -22,7 +22,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
 from reports import Available, Months, Report
 
-from asyncflow import AsyncflowError, ConfigError, EventReader, Flow, Run, RunStatus, TaskCancelled
+from asyncflow import AsyncflowError, ConfigError, EventReader, Flow, FlowClosed, Run, RunStatus, TaskCancelled
 
 OUT = Path(os.environ.get("WEATHER_OUT", "output/service"))
 REFRESH = float(os.environ.get("WEATHER_REFRESH", "3600"))  # seconds
@@ -213,9 +213,10 @@ async def health(request: Request) -> dict[str, Any]:
     return {"status": "ok", "running": len(request.state.flow.runs("running"))}
 
 
+@app.exception_handler(FlowClosed)
 @app.exception_handler(TaskCancelled)
 async def closing(request: Request, error: Exception) -> JSONResponse:
-    """The flow was closed while this one waited."""
+    """The flow was closed while this one waited, or before it came."""
     return JSONResponse({"detail": str(error)}, 503, headers={"Retry-After": "5"})
 
 
