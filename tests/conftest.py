@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.runners
+import atexit
+import os
+import shutil
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -19,6 +23,10 @@ from asyncflow.testing.leaks import settle
 # No deadline per example: a busy machine is not a wrong answer (pytest-timeout ends what hangs).
 settings.register_profile("asyncflow", deadline=None, print_blob=True)
 settings.load_profile("asyncflow")
+
+# The journals of this process, and of those that tests start, are nobody else's.
+os.environ["ASYNCFLOW_STATE"] = _state = tempfile.mkdtemp(prefix="asyncflow-state-")
+atexit.register(shutil.rmtree, _state, ignore_errors=True)
 
 GUARD = pytest.StashKey[no_leaks]()
 PASSED = pytest.StashKey[bool]()

@@ -26,7 +26,7 @@ from contextlib import aclosing, suppress
 from itertools import count
 from typing import Any, NoReturn
 
-from .. import threads
+from .. import journal, threads
 from ..attempt import Attempt, current
 from ..tree import settle
 from .wire import Channel, PackedError, dumps, pack_error, unpack_error
@@ -89,6 +89,7 @@ class _Process:
         except EOFError:
             pass
         finally:
+            journal.leave()
             os._exit(0)
 
     def _stop(self, number: int) -> None:

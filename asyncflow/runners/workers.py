@@ -19,6 +19,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from .. import journal
 from ..errors import WorkerDied
 from ..threads import lend
 from .wire import Channel
@@ -102,6 +103,9 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.kill()
             self.process.wait()
+        if self.process.returncode < 0:  # what its body had begun is there, and nobody's
+            with suppress(OSError):
+                journal.clean()
 
     @property
     def alive(self) -> bool:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import IO, Any, Literal, NoReturn
 
+from .. import journal
 from ..attempt import current
 
 __all__ = ["Draft", "Durability"]
@@ -47,8 +48,11 @@ class Draft:
     @cached_property
     def path(self) -> str:
         """The temporary. Made when first asked for, in a thread: random bytes let go of the interpreter."""
+        journal.note("folder", self.directory)
         # Not derived from the final name: that may be 250 bytes long, and others must not guess it.
-        return os.path.join(self.directory, f".af-{os.urandom(10).hex()}{self._suffix}")
+        path = os.path.join(self.directory, f".af-{journal.token()}{os.urandom(6).hex()}{self._suffix}")
+        journal.unfinished.add(path)
+        return path
 
     @property
     def expected(self) -> bool:
@@ -123,9 +127,11 @@ class Draft:
 
     def _rename(self) -> None:
         if not self.durable:
-            return self._replace()
+            self._replace()
+            return journal.unfinished.discard(self.path)
         with Directory(self.directory) as directory:  # opened first: its errors come before anything is visible
             self._replace()
+            journal.unfinished.discard(self.path)
             directory.sync()
         return None
 
@@ -176,6 +182,28 @@ class Draft:
             pass
         except OSError as error:
             log.warning("a temporary of %s is left behind: %s", self.final, error)
+            return
+        journal.unfinished.discard(self.path)
+
+
+def _clean_folder(folder: str, token: str) -> int:
+    """Remove what the process with this ``token`` has left unfinished in ``folder``; how many things that were."""
+    removed = 0
+    with suppress(FileNotFoundError, NotADirectoryError):
+        with os.scandir(folder) as entries:
+            left = [entry for entry in entries if entry.name.startswith(f".af-{token}")]
+        for entry in left:
+            if entry.is_dir(follow_symlinks=False):
+                import shutil
+
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+            removed += 1
+    return removed
+
+
+journal.cleaners["folder"] = _clean_folder
 
 
 class Directory:

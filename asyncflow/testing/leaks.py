@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from .. import journal
 from .. import threads as workers
 
 __all__ = [
@@ -94,7 +95,7 @@ def open_files() -> frozenset[OpenFile]:
 
 
 def _descriptors_kept_until_exit() -> set[int]:
-    """The pipes to multiprocessing's helper processes: opened at first use, for the life of the process."""
+    """The journal, and the pipes to multiprocessing's helpers: opened at first use, for the life of the process."""
     tracker = sys.modules.get("multiprocessing.resource_tracker")
     forkserver = sys.modules.get("multiprocessing.forkserver")
     return {
@@ -102,6 +103,7 @@ def _descriptors_kept_until_exit() -> set[int]:
         for owner, name in (
             (getattr(tracker, "_resource_tracker", None), "_fd"),
             (getattr(forkserver, "_forkserver", None), "_forkserver_alive_fd"),
+            (journal, "_fd"),
         )
         if isinstance(fd := getattr(owner, name, None), int)
     }

@@ -1,0 +1,195 @@
+"""What a process that is killed has left unfinished is removed by the next one, and nothing else is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncflow import LocalTarget, journal
+
+BEGIN = """
+import sys, threading
+from asyncflow import LocalTarget
+folder = sys.argv[1]
+held = []
+for n in range(3):
+    file = LocalTarget(f"{folder}/{n % 2}/{n}.txt").open("w")
+    file.__enter__().write("half")
+    held.append(file)
+path = LocalTarget(f"{folder}/tree").temporary_path()
+import os
+os.makedirs(path.__enter__() + "/deep")
+with LocalTarget(f"{folder}/whole.txt").open("w") as file:
+    file.write("whole")
+print("there", flush=True)
+sys.stdin.readline()
+"""
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no flock")
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state folder of its own, and a process that has not written anything yet."""
+    folder = tmp_path / "state"
+    monkeypatch.setenv("ASYNCFLOW_STATE", str(folder))
+    for name, value in {"_token": "", "_fd": None, "_broken": False, "_noted": set(), "unfinished": set()}.items():
+        monkeypatch.setattr(journal, name, value)
+    return folder
+
+
+def begun(folder: Path) -> subprocess.Popen[str]:
+    """A process that has begun three files and a tree in ``folder``."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", BEGIN, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "there\n"
+    return process
+
+
+def end(process: subprocess.Popen[str], *, kill: bool = True) -> None:
+    if kill:
+        process.kill()
+    process.communicate("\n")
+
+
+def hidden(folder: Path) -> list[Path]:
+    return sorted(folder.rglob(".af-*"))
+
+
+def close() -> None:
+    if journal._fd is not None:
+        os.close(journal._fd)
+
+
+def test_what_a_killed_process_has_begun_is_removed_by_the_next_that_writes(tmp_path: Path, state: Path) -> None:
+    process = begun(tmp_path / "data")
+    end(process)
+    assert len(hidden(tmp_path / "data")) == 4
+    (tmp_path / "data" / ".af-somebody-elses").touch()
+    with LocalTarget(tmp_path / "other" / "new.txt").open("w") as file:
+        file.write("x")
+    assert [path.name for path in hidden(tmp_path / "data")] == [".af-somebody-elses"]
+    assert (tmp_path / "data" / "whole.txt").read_text() == "whole"
+    assert os.listdir(state / "journal") == [journal.token()], "its journal is gone, ours is there"
+    (tmp_path / "data" / ".af-somebody-elses").unlink()
+    close()
+
+
+def test_what_a_process_that_is_alive_has_begun_is_left_alone(tmp_path: Path, state: Path) -> None:
+    process = begun(tmp_path / "data")
+    try:
+        assert journal.clean() == 0
+        assert len(hidden(tmp_path / "data")) == 4
+        os.kill(process.pid, signal.SIGSTOP)
+        assert journal.clean() == 0, "also when it does not move"
+    finally:
+        end(process)
+    assert journal.clean() == 4
+    assert journal.clean() == 0
+    assert os.listdir(state / "journal") == []
+
+
+def test_a_process_that_ends_leaves_no_journal(tmp_path: Path, state: Path) -> None:
+    code = "import sys; from asyncflow import LocalTarget\nwith LocalTarget(sys.argv[1]).open('w') as f: f.write('x')"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "out.txt")], check=True)
+    assert os.listdir(state / "journal") == []
+
+
+def test_nor_does_one_whose_handles_were_closed_without_publishing(tmp_path: Path, state: Path) -> None:
+    end(begun(tmp_path / "data"), kill=False)  # the handles are collected as it ends
+    assert [path.is_dir() for path in hidden(tmp_path / "data")] == [True], "but for a path nobody has collected"
+    assert journal.clean() == 1
+
+
+def test_a_folder_that_is_gone_is_no_error(tmp_path: Path, state: Path) -> None:
+    end(begun(tmp_path / "data"))
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert journal.clean() == 0
+    assert os.listdir(state / "journal") == []
+    for path in hidden(tmp_path / "moved"):
+        if path.is_file():
+            path.unlink()
+        else:
+            (path / "deep").rmdir()
+            path.rmdir()
+
+
+def test_odd_names(tmp_path: Path, state: Path) -> None:
+    folder = tmp_path / "two\nlines and ünïcode"
+    end(begun(folder))
+    assert journal.clean() == 4
+    assert hidden(folder) == []
+
+
+def test_what_cannot_be_removed_is_tried_again(tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    end(begun(tmp_path / "data"))
+
+    def fails(*_: Any) -> int:
+        raise PermissionError(13, "no")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(journal.cleaners, "folder", fails)
+        assert journal.clean() == 0
+    with monkeypatch.context() as patch:
+        patch.delitem(journal.cleaners, "folder")  # a part of asyncflow that is not loaded
+        assert journal.clean() == 0
+    assert journal.clean() == 4
+
+
+def test_without_a_state_folder_files_are_written_all_the_same(
+    tmp_path: Path, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state.write_text("a file")
+    with caplog.at_level(logging.DEBUG, "asyncflow"):
+        for n in range(2):
+            with LocalTarget(tmp_path / f"{n}.txt").open("w") as file:
+                file.write("x")
+    assert [path.name for path in sorted(tmp_path.glob("*.txt"))] == ["0.txt", "1.txt"]
+    assert len([record for record in caplog.records if "no journal can be kept" in record.getMessage()]) == 1
+
+
+def test_a_place_is_noted_once(tmp_path: Path, state: Path) -> None:
+    def write(n: int) -> None:
+        with LocalTarget(tmp_path / f"{n % 2}" / f"{n}.txt").open("w") as file:
+            file.write("x")
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    entries = (state / "journal" / journal.token()).read_bytes().split(b"\0")
+    assert sorted(entries) == sorted([b"", *(f"folder {tmp_path / n}".encode() for n in "01")])
+    assert not journal.unfinished
+    close()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_fork_has_a_journal_of_its_own(tmp_path: Path, state: Path) -> None:
+    with LocalTarget(tmp_path / "parent.txt").open("w") as file:
+        file.write("x")
+    mine = journal.token()
+    pid = os.fork()
+    if not pid:
+        try:
+            other = journal.token() != mine and not journal.unfinished
+            handle = LocalTarget(tmp_path / "child.txt").open("w").__enter__()
+            handle.write("half")
+            os._exit(0 if other and len(os.listdir(state / "journal")) == 2 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert journal.clean() == 1
+    assert os.listdir(state / "journal") == [mine]
+    close()
