@@ -19,6 +19,7 @@ TESTING = ROOT / "docs" / "testing.md"
 TARGETS = ROOT / "docs" / "targets.md"
 EVENTS = ROOT / "docs" / "events.md"
 RUNNING = ROOT / "docs" / "running.md"
+PROGRAMS = ROOT / "docs" / "programs.md"
 
 
 @pytest.fixture
@@ -220,3 +221,26 @@ def test_the_guide_names_every_event() -> None:
 
     named = set(re.findall(r"^\| `(\w+)` \|", EVENTS.read_text(encoding="utf-8"), re.MULTILINE))
     assert named == {name for name in events.__all__ if isinstance(getattr(events, name), type)} - {"Event"}
+
+
+# docs/programs.md ----------------------------------------------------------------------------------------
+
+
+async def test_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Path("in/words").write_text("b\na\nb\n")
+    space: dict[str, Any] = {"__name__": "programs"}
+    blocks = programs(PROGRAMS)
+    assert len(blocks) == 3
+    for block in blocks:
+        run(block, space, PROGRAMS)
+    tasks = space["Sorted"](), space["Packed"](), space["Version"]()
+    result = await build(tasks)
+    result.raise_for_failure()
+    assert Path("out/sorted").read_text() == "a\nb\n"
+    assert sorted(path.name for path in Path("out").iterdir()) == ["sorted", "words.tar"]
+    assert result[tasks[2]].startswith("Python 3")
+    with pytest.raises(Exception, match="exit code 3") as failure:
+        await space["Broken"]()
+    assert str(failure.value.__cause__ or failure.value) in PROGRAMS.read_text(encoding="utf-8")

@@ -70,7 +70,7 @@ def test_no_optional_part_of_the_package_is_imported(added: set[str]) -> None:
     assert not [
         name
         for name in added
-        if name.startswith(("asyncflow.cli", "asyncflow.luigi", "asyncflow.testing", "asyncflow.web"))
+        if name.startswith(("asyncflow.cli", "asyncflow.contrib", "asyncflow.luigi", "asyncflow.testing", "asyncflow.web"))
     ]
 
 

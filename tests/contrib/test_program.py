@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ class Groups:
         self.pids: list[int] = []
 
     def alive(self) -> list[int]:
-        """Those that somebody is still in. A dead orphan is there until the system's first process has looked."""
+        """Those that somebody is still in, after a moment's patience: the system takes one to bury orphans."""
         return leaks.settle(lambda: [pid for pid in self.pids if _somebody_in(pid)])
 
 
@@ -42,7 +43,10 @@ def _somebody_in(group: int) -> bool:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    return True
+    # Dead orphans are there until the system's first process has looked for them, which may take it seconds.
+    ps = subprocess.run(["ps", "-A", "-o", "pgid=", "-o", "stat="], capture_output=True, text=True, check=True)
+    members = [line.split() for line in ps.stdout.splitlines()]
+    return any(int(of) == group and not state.startswith("Z") for of, state in members)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +58,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[Groups]:
             super().__init__(*args, **options)
             begun.pids.append(self.pid)
 
-    monkeypatch.setattr(_process.subprocess, "Popen", Recorded)
+    monkeypatch.setattr(_process, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": Recorded}))
     yield begun
     assert begun.alive() == [], "a test left processes behind"
 
@@ -116,7 +120,6 @@ async def test_a_task_whose_output_is_printed(tmp_path: Path) -> None:
 async def test_a_task_whose_program_is_given_a_path(tmp_path: Path) -> None:
     class Writes(ProgramTask):
         code: int
-        target: Any = LocalTarget(tmp_path / "made.txt")
 
         def output(self) -> list[LocalTarget]:
             return [LocalTarget(tmp_path / "made.txt"), LocalTarget(tmp_path / "second")]
@@ -467,7 +470,7 @@ async def test_a_cancel_ends_the_whole_group(
     caplog.set_level(logging.INFO, LOG)
     task = asyncio.create_task(run_program("sh", "-c", script, kill_after=20))
     await started("on", caplog)
-    assert len(groups.alive()) == 1, "there was nothing to end"
+    assert _somebody_in(groups.pids[0]), "there was nothing to end"
     assert await cancelled(task) < 5, "it was SIGKILL after the patience, not SIGTERM"
     with pytest.raises(ChildProcessError):
         os.waitpid(groups.pids[0], os.WNOHANG)
@@ -506,6 +509,7 @@ async def test_a_program_has_time_to_clean_up(caplog: pytest.LogCaptureFixture) 
 
 async def test_a_program_that_writes_when_it_is_to_end_can(tmp_path: Path, groups: Groups) -> None:
     """Its output is not wanted any more, and is still read: it would wait for that until it is killed."""
+
     class Blocks:
         full = asyncio.Event()
 
@@ -557,10 +561,11 @@ async def test_cancel_anywhere(tmp_path: Path, style: Style, groups: Groups, end
 
     async def check(outcome: Outcome) -> None:
         assert leaks.other_tasks() == [], outcome
-        assert groups.alive() == [], outcome
         for pid in groups.pids:
             with pytest.raises(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
+        assert groups.alive() == [], outcome
+        groups.pids.clear()
         if os.path.exists(target.path):
             assert os.path.getsize(target.path) == 700_000, outcome
             os.remove(target.path)
@@ -603,9 +608,7 @@ async def test_what_a_program_leaves_behind_is_killed(groups: Groups) -> None:
     assert groups.alive() == []
 
 
-async def test_what_keeps_the_output_open(
-    tmp_path: Path, groups: Groups, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_what_keeps_the_output_open(tmp_path: Path, groups: Groups, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, LOG)
     await run_program("sh", "-c", "sleep 100 & echo done", kill_after=0.1)
     assert groups.alive() == []
