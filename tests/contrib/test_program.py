@@ -33,6 +33,12 @@ class Groups:
     def __init__(self) -> None:
         self.pids: list[int] = []
 
+    def check_reaped(self) -> None:
+        """None of them is a child of this process any more, dead or alive."""
+        for pid in self.pids:
+            with pytest.raises(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
     def alive(self) -> list[int]:
         """Those that somebody is still in, after a moment's patience: the system takes one to bury orphans."""
         return leaks.settle(lambda: [pid for pid in self.pids if _somebody_in(pid)])
@@ -472,8 +478,7 @@ async def test_a_cancel_ends_the_whole_group(
     await started("on", caplog)
     assert _somebody_in(groups.pids[0]), "there was nothing to end"
     assert await cancelled(task) < 5, "it was SIGKILL after the patience, not SIGTERM"
-    with pytest.raises(ChildProcessError):
-        os.waitpid(groups.pids[0], os.WNOHANG)
+    groups.check_reaped()
     assert groups.alive() == []
 
 
@@ -500,7 +505,7 @@ async def test_a_child_that_ignores_sigterm_is_killed(caplog: pytest.LogCaptureF
 
 async def test_a_program_has_time_to_clean_up(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, LOG)
-    script = "trap 'kill $!; sleep 0.2; echo tidy >&2; exit' TERM; sleep 100 & echo on; wait"
+    script = "trap 'sleep 0.2; echo tidy >&2; exit' TERM; sleep 100 & echo on; wait"
     task = asyncio.create_task(run_program("sh", "-c", script, kill_after=20))
     await started("on", caplog)
     assert await cancelled(task) < 5
@@ -561,9 +566,7 @@ async def test_cancel_anywhere(tmp_path: Path, style: Style, groups: Groups, end
 
     async def check(outcome: Outcome) -> None:
         assert leaks.other_tasks() == [], outcome
-        for pid in groups.pids:
-            with pytest.raises(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+        groups.check_reaped()
         assert groups.alive() == [], outcome
         groups.pids.clear()
         if os.path.exists(target.path):
