@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,7 +57,7 @@ def _somebody_in(group: int) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[Groups]:
+def groups(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[Groups]:
     begun = Groups()
 
     class Recorded(subprocess.Popen[bytes]):
@@ -67,6 +68,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[Groups]:
     monkeypatch.setattr(_process, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": Recorded}))
     yield begun
     assert begun.alive() == [], "a test left processes behind"
+    assert [record for record in caplog.get_records("call") if record.name == "asyncio"] == []
 
 
 @pytest.fixture(params=["pidfd", "thread", "reaping"])
@@ -347,9 +349,6 @@ async def test_environment_folder_and_input(tmp_path: Path) -> None:
     out = io.BytesIO()
     await run_program("pwd", cwd=tmp_path, stdout=out)
     assert out.getvalue().strip() == os.fsencode(os.path.realpath(tmp_path))
-    out = io.BytesIO()
-    await run_program("cat", stdout=out)
-    assert out.getvalue() == b"", "it read the input of this process"
     big = os.urandom(1_000_000)
     out = io.BytesIO()
     await run_program("cat", stdin=big, stdout=out)
@@ -362,6 +361,19 @@ async def test_environment_folder_and_input(tmp_path: Path) -> None:
     await run_program("head", "-c", 1, stdin=big, stdout=out)
     with pytest.raises(FileNotFoundError):
         await run_program("cat", stdin=tmp_path / "absent")
+
+
+def test_the_input_of_this_process_is_not_the_programs() -> None:
+    code = "import asyncio, sys; from asyncflow.contrib.program import *\n"
+    code += "asyncio.run(run_program('cat', stdout=sys.stdout.buffer))"
+    done = subprocess.run([sys.executable, "-c", code], input=b"ours", capture_output=True, timeout=30, check=True)
+    assert done.stdout == b""
+
+
+async def test_a_program_has_a_session_of_its_own() -> None:
+    out = io.BytesIO()
+    await run_program(sys.executable, "-c", "import os; print(os.getsid(0) == os.getpid())", stdout=out)
+    assert out.getvalue() == b"True\n"
 
 
 async def test_the_environment_of_a_task_is_as_in_luigi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -688,16 +700,27 @@ async def test_a_slow_reader_holds_the_program_up() -> None:
     assert max(sizes) <= 2 * _process.HOP
 
 
-async def test_the_loop_goes_on_while_a_program_talks(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, LOG)
-    logging.getLogger(LOG).setLevel(logging.INFO)
-    turns = 0
-    task = asyncio.create_task(run_program("sh", "-c", "yes | head -n 100000"))
-    while not task.done():
-        turns += 1
-        await asyncio.sleep(0)
-    await task
-    assert turns > 40, "so many lines were told in one turn of the loop"
+async def test_the_loop_goes_on_while_a_program_talks() -> None:
+    turn, told = 0, Counter[int]()
+
+    class Counts(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told[turn] += 1
+
+    log, handler = logging.getLogger(LOG), Counts()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        task = asyncio.create_task(run_program("sh", "-c", "yes | head -n 20000"))
+        while not task.done():
+            turn += 1
+            await asyncio.sleep(0)
+        await task
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
+    assert sum(told.values()) == 20_000 + 1
+    assert max(told.values()) <= 4096, "so many lines were told in one turn of the loop"
 
 
 def test_a_build_in_another_thread(tmp_path: Path, ending: str) -> None:
