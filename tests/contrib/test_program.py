@@ -643,6 +643,20 @@ async def test_what_comes_after_the_program_has_ended_belongs_to_it(tmp_path: Pa
     assert Path(target.path).read_text() == "early\nlate\n"
 
 
+async def test_a_slow_reader_is_not_taken_for_an_output_that_is_held_open() -> None:
+    sizes: list[int] = []
+
+    class Slow:
+        def write(self, data: bytes) -> Any:
+            sizes.append(len(data))
+            # Longer than the patience: the program has ended meanwhile, and the rest stands in the pipe.
+            return asyncio.sleep(0.3) if len(sizes) == 1 else None
+
+    size = _process.HOP + 65_536 + 30_000
+    await run_program("head", "-c", size, "/dev/zero", stdout=Slow(), kill_after=0.05)
+    assert sum(sizes) == size
+
+
 # Many, large, elsewhere ----------------------------------------------------------------------------------
 
 
