@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from .. import threads as workers
+from ..frames import of_threads
 
 __all__ = [
     "PATIENCE",
@@ -125,7 +126,7 @@ def check_threads(before: Snapshot, allowed: int = 0) -> list[threading.Thread]:
     """
     left = settle(lambda: _new_threads(before), allowed)
     if len(left) > allowed:
-        frames = sys._current_frames()
+        frames = of_threads()
         raise LeakError(
             _message("threads", len(left), allowed)
             + "".join(
