@@ -36,7 +36,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .attempt import current
-from .frames import OURS, USERS, home, place, whose
+from .frames import OURS, USERS, home, of_threads, place, whose
 from .threads import LEAVE, lend
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ class _Guard:
     def _frames(self) -> list[FrameType]:
         """Where the callback is that the loop runs now, innermost first; nowhere if the loop runs none."""
         frames = []
-        frame = sys._current_frames().get(self.thread)
+        frame = of_threads().get(self.thread)
         while frame is not None:
             frames.append(frame)
             frame = frame.f_back

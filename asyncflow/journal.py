@@ -83,13 +83,22 @@ def _begin() -> None:
     os.makedirs(folder, mode=0o700, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
     fd = os.open(os.path.join(folder, token()), flags, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
+    if not _locked(fd):  # a file that was there is not opened, so nobody can have it
         os.close(fd)
-        raise
+        raise BlockingIOError(f"{folder} is on a file system whose locks do not work")
     _fd = fd
     atexit.register(leave)
+
+
+def _locked(fd: int) -> bool:
+    """Lock the open file, if nobody else has."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _give_up(error: OSError) -> None:
@@ -123,9 +132,7 @@ def _clean_after(name: str, path: str) -> int:
         return 0
     removed = 0
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(fd):
             return 0  # it is alive
         with open(fd, encoding="utf-8", errors="surrogateescape", closefd=False) as file:
             *entries, _ = file.read().split("\0")  # the last may have been cut off: nothing was made there yet

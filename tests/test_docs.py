@@ -25,6 +25,7 @@ EVENTS = ROOT / "docs" / "events.md"
 RUNNING = ROOT / "docs" / "running.md"
 WEB = ROOT / "docs" / "web.md"
 CPU = ROOT / "docs" / "cpu.md"
+PROGRAMS = ROOT / "docs" / "programs.md"
 
 
 @pytest.fixture
@@ -364,3 +365,26 @@ async def test_a_service_that_computes(web_guide: dict[str, Any]) -> None:
             assert await client.flow.run(web_guide["Adds"](upto=4)) == 14
     finally:
         sys.setswitchinterval(interval)
+
+
+# docs/programs.md ----------------------------------------------------------------------------------------
+
+
+async def test_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Path("in/words").write_text("b\na\nb\n")
+    space: dict[str, Any] = {"__name__": "programs"}
+    blocks = programs(PROGRAMS)
+    assert len(blocks) == 3
+    for block in blocks:
+        run(block, space, PROGRAMS)
+    tasks = space["Sorted"](), space["Packed"](), space["Version"]()
+    result = await build(tasks)
+    result.raise_for_failure()
+    assert Path("out/sorted").read_text() == "a\nb\n"
+    assert sorted(path.name for path in Path("out").iterdir()) == ["sorted", "words.tar"]
+    assert result[tasks[2]].startswith("Python 3")
+    with pytest.raises(Exception, match="exit code 3") as failure:
+        await space["Broken"]()
+    assert str(failure.value.__cause__ or failure.value) in PROGRAMS.read_text(encoding="utf-8")

@@ -7,13 +7,13 @@ waits for tasks; a parked thread costs 16 kB. Every step runs in the attempt's o
 from __future__ import annotations
 
 import queue
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
+from .. import frames
 from ..attempt import Attempt, current
 from ..completion import confirmed, look_in_thread
 from ..graph import Demand
@@ -152,7 +152,7 @@ class ThreadRunner:
         pass
 
     def stack(self, attempt: Attempt) -> list[str]:
-        frame = sys._current_frames().get(attempt.handle.thread)
+        frame = frames.of_threads().get(attempt.handle.thread)
         lines: list[str] = []
         while frame is not None:
             lines.append(f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}")

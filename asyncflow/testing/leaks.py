@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from .. import journal
 from .. import threads as workers
+from ..frames import of_threads
 
 __all__ = [
     "PATIENCE",
@@ -127,7 +128,7 @@ def check_threads(before: Snapshot, allowed: int = 0) -> list[threading.Thread]:
     """
     left = settle(lambda: _new_threads(before), allowed)
     if len(left) > allowed:
-        frames = sys._current_frames()
+        frames = of_threads()
         raise LeakError(
             _message("threads", len(left), allowed)
             + "".join(

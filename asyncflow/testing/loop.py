@@ -21,7 +21,6 @@ import heapq
 import os
 import random
 import selectors
-import sys
 import threading
 import traceback
 import weakref
@@ -32,6 +31,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from .. import threads
+from ..frames import of_threads
 
 __all__ = ["SimulatedLoop", "Standstill"]
 
@@ -295,7 +295,7 @@ def _place(task: asyncio.Task[Any]) -> str:
 
 def _threads() -> str:
     """Where every other thread is now."""
-    frames = sys._current_frames()
+    frames = of_threads()
     return "".join(
         f"\n  {thread.name}, now at\n" + "".join(traceback.format_stack(frame)[-3:]).rstrip()
         for thread in threading.enumerate()
