@@ -14,14 +14,13 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["clean", "cleaners", "leave", "note", "state_folder", "token", "unfinished"]
 
@@ -61,7 +60,7 @@ def state_folder() -> str:
 
 def note(kind: str, place: str) -> None:
     """From now on something of this process may be in ``place``. In a thread; once for each place is enough."""
-    if (kind, place) in _noted or _broken or fcntl is None:
+    if (kind, place) in _noted or _broken:
         return
     with _lock:
         if (kind, place) in _noted:
@@ -92,7 +91,7 @@ def _begin() -> None:
 
 def _locked(fd: int) -> bool:
     """Lock the open file, if nobody else has."""
-    if fcntl is None:
+    if sys.platform == "win32":
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
