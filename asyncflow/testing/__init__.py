@@ -28,12 +28,15 @@
         with no_blocking():
             await build(Report())
 
+*The contract of targets*: for a place of one's own, ``class TestMyTarget(TargetContract)``.
+
 ``docs/testing.md`` is the guide.
 """
 
 from __future__ import annotations
 
 from .blocking import LoopBlockedError, no_blocking
+from .contract import TargetContract
 from .leaks import (
     LeakError,
     Snapshot,
@@ -58,6 +61,7 @@ __all__ = [
     "Standstill",
     "Style",
     "Suspensions",
+    "TargetContract",
     "check_open_files",
     "check_tasks",
     "check_temp_files",
