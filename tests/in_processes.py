@@ -264,7 +264,7 @@ class StubbornAsync(InProcess):
 
 
 class TimesOut(Stubborn):
-    timeout = 0.3
+    timeout = 1.5  # a worker may have to be started within it
 
 
 class InMemory(InProcess):

@@ -62,6 +62,11 @@ async def no_children() -> Any:
     assert left == before
 
 
+def written(path: Path) -> bool:
+    """Whether there is something in the file: it is there a moment before."""
+    return path.exists() and bool(path.read_text())
+
+
 def gone(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -271,7 +276,7 @@ STOPS.remove(("waits", "timeout"))  # time in which a body waits for tasks does 
 async def test_a_sync_body_is_stopped(tmp_path: Path, kind: str, how: str) -> None:
     task: Task = (tasks.TimesOut if how == "timeout" else tasks.Stubborn)(kind=kind, folder=tmp_path)
     building = asyncio.create_task(build(task, grace=1.0))
-    await until((tmp_path / "pid").exists)
+    await until(lambda: written(tmp_path / "pid"))
     pid = int((tmp_path / "pid").read_text())
     if how == "cancel":
         building.cancel()
@@ -294,7 +299,7 @@ async def test_a_sync_body_is_stopped(tmp_path: Path, kind: str, how: str) -> No
 
 async def test_an_async_body_gets_a_cancel(tmp_path: Path) -> None:
     building = asyncio.create_task(build(tasks.StubbornAsync(folder=tmp_path)))
-    await until((tmp_path / "pid").exists)
+    await until(lambda: written(tmp_path / "pid"))
     building.cancel()
     with pytest.raises(asyncio.CancelledError):
         await building
@@ -304,7 +309,7 @@ async def test_an_async_body_gets_a_cancel(tmp_path: Path) -> None:
 async def test_a_worker_whose_body_has_stopped_is_used_again(tmp_path: Path) -> None:
     async with Flow(processes=1) as flow:
         run = flow.start(tasks.Stubborn(kind="sleeps", folder=tmp_path))
-        await until((tmp_path / "pid").exists)
+        await until(lambda: written(tmp_path / "pid"))
         run.cancel()
         assert (await run).status == "cancelled"
         assert await flow.run(tasks.Pid()) == int((tmp_path / "pid").read_text())
@@ -385,7 +390,7 @@ def test_ctrl_c_leaves_no_child(tmp_path: Path) -> None:
     try:
         for path in pids:
             for _ in range(4000):
-                if path.exists() and path.read_text():
+                if written(path):
                     break
                 process.poll()
                 assert process.returncode is None, process.stderr.read() if process.stderr else ""
@@ -411,7 +416,7 @@ def test_workers_of_a_program_that_is_killed_go(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
     try:
         for _ in range(4000):
-            if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+            if written(tmp_path / "pid"):
                 break
             signal.sigtimedwait([], 0.005)
     finally:
