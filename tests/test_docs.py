@@ -167,7 +167,7 @@ async def test_a_target_of_ones_own_and_many_in_one_call() -> None:
         return [(name,) for name in names if name in tables]
 
     space: dict[str, Any] = {"__name__": "guide", "query": query}
-    one, many = re.findall(r"```python\n(.*?)```", TARGETS.read_text(encoding="utf-8"), re.DOTALL)
+    one, many, _ = programs(TARGETS)
     run(one, space, TARGETS)
     run(many, space, TARGETS)
 
@@ -185,6 +185,19 @@ async def test_a_target_of_ones_own_and_many_in_one_call() -> None:
     result = await build([Loads(n=n) for n in range(4)])
     assert result.counts == {"succeeded": 2, "complete": 2}
     assert queries[0] == ("t0", "t1", "t2", "t3")
+
+
+def test_the_contract_of_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space: dict[str, Any] = {"__name__": "targets"}
+    *_, contract = programs(TARGETS)
+    run(contract, space, TARGETS)
+    monkeypatch.setitem(space, "mkdtemp", lambda: str(tmp_path))
+    tests = space["TestMyTarget"]()
+    for name in ("test_absent_then_written_then_there", "test_a_write_that_fails_leaves_nothing"):
+        for path in tmp_path.iterdir():
+            path.unlink()
+        tests.setup_method()
+        getattr(tests, name)()
 
 
 # docs/events.md ------------------------------------------------------------------------------------------
