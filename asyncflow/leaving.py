@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from .graph import DELIVERED, FINAL, LEFT, RUNNING, SUSPENDED, Build, Demand, Node
+from .graph import DELIVERED, FINAL, LEFT, NONE, RUNNING, SUSPENDED, Build, Demand, Node
 from .places import Places
 from .sharing import Sharing
 
@@ -26,6 +26,17 @@ class Leaving:
         for root in stack:
             if root.roots_of:
                 root.roots_of.pop(demand, None)
+        self._take_back(stack, demand.build)
+
+    def let_go(self, node: Node) -> None:
+        """``node`` has its end before all that it required has: it does not wait for that any more."""
+        deps, node.deps, node.waiting = node.deps, NONE, 0
+        for dep in deps:
+            if node in dep.dependents:
+                dep.dependents.remove(node)
+        self._take_back(list(deps), node.build)
+
+    def _take_back(self, stack: list[Node], build: Build) -> None:
         kept: list[Node] = []
         while stack:
             node = stack.pop()
@@ -39,8 +50,8 @@ class Leaving:
                     child.state = LEFT
                     stack += child.roots
                     child.roots = []
-            if node.build is not demand.build and node.state in (RUNNING, SUSPENDED):
-                self._places.move(node, demand.build)  # who was the last to want it waits until it has stopped
+            if node.build is not build and node.state in (RUNNING, SUSPENDED):
+                self._places.move(node, build)  # who was the last to want it waits until it has stopped
             self._forget(node)
         self.orphans.update((node, None) for node in kept if node.build.closed)
 

@@ -335,6 +335,8 @@ class Scheduler:
             if node is not None and node.state < FINAL:
                 node.error = problem
                 self._finish(node, FAILED)
+                if node.waiting:
+                    self._leaving.let_go(node)
         fresh, demand.fresh = demand.fresh, []
         if demand.build.dry:
             return
@@ -369,7 +371,10 @@ class Scheduler:
         """``node``, which was LOCKING, has its end: what came of the flight it has joined."""
         if state == BLOCKED:  # by something that failed there
             self._alarm(node)
+        waiting = node.waiting
         self._finish(node, state)
+        if waiting:
+            self._leaving.let_go(node)
 
     # Ends --------------------------------------------------------------------------------------------
 

@@ -146,7 +146,8 @@ class Sharing:
 
     def deserted(self, node: Node) -> None:
         """The last one that had joined ``node`` has left."""
-        guest = next((demand for demand in node.roots_of if demand.build.guest), None)
+        # Not what a body that a guest pays for has asked for: that is a demand of its own.
+        guest = next((demand for demand in node.roots_of if demand.build.guest and demand.parent is None), None)
         if guest is not None and not self.hub.joined(node):
             self._host.close(guest)
 
