@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, Unpack, overload
 
 from . import _task
+from . import attempt as attempts
 from ._plan import Plan
 from ._task import Task, Waits, wait_for
 from .account import Account
@@ -108,6 +109,11 @@ async def make(account: Account, roots: list[Task], force: Force) -> BuildResult
 
     Raises as ``build`` does.
     """
+    if attempts.preparing:
+        raise RuntimeError(
+            "a worker process imports the program that has started it, and that begins a build as it is imported: put "
+            'the build under `if __name__ == "__main__":`'
+        )
     account.started_build(roots)
     timer = None
     if account.timeout is not None:

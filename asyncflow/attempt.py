@@ -116,6 +116,9 @@ class Attempt:
         return self.state == FENCED
 
 
+preparing = False
+"""A worker process imports the program it was started by, which must not build anything then."""
+
 current: ContextVar[Attempt | None] = ContextVar("asyncflow_attempt", default=None)
 """The attempt whose body the running code belongs to."""
 

@@ -550,6 +550,8 @@ def _bury_the_dead() -> None:
     for loop in list(_executors):
         if loop.is_closed() and (executor := _executors.pop(loop, None)) is not None:
             executor._scheduler.bury()
+            if (processes := executor._runners[PROCESS]) is not None:
+                processes.close()
 
 
 def _too_long(attempt: Attempt, error: BaseException | None = None) -> TimeoutError:

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
@@ -27,6 +28,7 @@ T = TypeVar("T")
 
 KEEP = 100
 CLOSED = "the flow was closed"
+NOTHING_MORE = "this flow has been closed: nothing can be started in it any more"
 LOOK = 0.01  # seconds between two looks at work in other loops, when the flow is closed
 STATUSES = ("running", "succeeded", "failed", "incomplete", "cancelled")
 
@@ -94,6 +96,7 @@ class Flow:
         self._lock = threading.Lock()  # around what several threads may change
         self._budgets: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Budget] = weakref.WeakKeyDictionary()
         self._runs: dict[str, Run] = {}  # in the order they were started
+        self._over: deque[str] = deque()  # those of them that have ended, in the order they did
         self._at_work: dict[object, _Work] = {}
         self._ended: set[Callable[[], object]] = set()  # who wants to hear that something has ended
         self._closed = False
@@ -147,8 +150,13 @@ class Flow:
         given: dict[str, Any] = {**self._account_options(loop), **options}
         run = begin("flow.start", open_account("flow.start", **given), roots, force, tags)
         with self._lock:
-            self._runs[run.run_id] = run
-            self._at_work[run] = _Work(loop, run.cancel)
+            closed = self._closed
+            if not closed:
+                self._runs[run.run_id] = run
+                self._at_work[run] = _Work(loop, run.cancel)
+        if closed:  # by another thread, in this moment
+            run.cancel(CLOSED)
+            raise FlowClosed(NOTHING_MORE)
         run.add_done_callback(self._run_ended)
         return run
 
@@ -170,7 +178,7 @@ class Flow:
     def _account_options(self, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
         with self._lock:
             if self._closed:
-                raise FlowClosed("this flow has been closed: nothing can be started in it any more")
+                raise FlowClosed(NOTHING_MORE)
             budget = self._budgets.get(loop)
             if budget is None:
                 for other in [other for other in self._budgets if other.is_closed()]:
@@ -185,6 +193,8 @@ class Flow:
     @contextmanager
     def _working(self, key: object, work: _Work) -> Iterator[None]:
         with self._lock:
+            if self._closed:
+                raise FlowClosed(NOTHING_MORE)
             self._at_work[key] = work
         try:
             yield
@@ -193,9 +203,9 @@ class Flow:
 
     def _run_ended(self, run: Run) -> None:
         with self._lock:
-            ended = [other.run_id for other in self._runs.values() if other.done]
-            for run_id in ended[: max(0, len(ended) - self._keep)]:
-                del self._runs[run_id]
+            self._over.append(run.run_id)
+            while len(self._over) > self._keep:
+                self._runs.pop(self._over.popleft(), None)
         self._has_ended(run)
 
     def _has_ended(self, key: object) -> None:
@@ -236,11 +246,13 @@ class Flow:
                         work.stop(CLOSED)
                     else:
                         work.loop.call_soon_threadsafe(work.stop, CLOSED)
-        # Each build bounds its own end. A loop that has been stopped for good may never say so.
-        await self._wait(None, abroad=2 * self._grace + 1.0)
-        if workers := sys.modules.get("asyncflow.runners.workers"):  # else no body was in a process
-            for budget in self._budgets.values():
-                workers.release(budget)
+        try:
+            # Each build bounds its own end. A loop that has been stopped for good may never say so.
+            await self._wait(None, abroad=2 * self._grace + 1.0)
+        finally:
+            if workers := sys.modules.get("asyncflow.runners.workers"):  # else no body was in a process
+                for budget in list(self._budgets.values()):
+                    workers.release(budget)
 
     async def _wait(self, seconds: float | None, *, abroad: float | None = None) -> None:
         """Wait until nothing is at work any more, or for ``seconds``; for what is in other loops, ``abroad`` ones."""

@@ -55,6 +55,15 @@ class Leaving:
             self._forget(node)
         self.orphans.update((node, None) for node in kept if node.build.closed)
 
+    def orphan(self, build: Build) -> None:
+        """``build`` has left: what is still wanted of what it has made goes to those who want it.
+
+        Also what it did not want itself any more, and so was not reached by taking back what it did.
+        """
+        for node in build.nodes:
+            if node.build is build and node.wanted and node.state < FINAL:
+                self.orphans[node] = None
+
     def hand_over(self) -> None:
         """What a build that has left paid for, and others still want, goes to the account of one of those."""
         stack = list(self.orphans)

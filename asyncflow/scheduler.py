@@ -588,6 +588,7 @@ class Scheduler:
             return
         demand.state = LEFT
         self._leaving.unwant(demand)
+        self._leaving.orphan(build)
 
     def bury(self) -> None:
         """This scheduler's loop is gone: what its nodes claim is free, and those who wait for them are told."""

@@ -31,6 +31,8 @@ from .workers import Worker, give_back, keep, release, take
 
 __all__ = ["PARKED", "ProcessRunner", "unfit"]
 
+log = logging.getLogger("asyncflow")
+
 PARKED = 64
 """Bodies in processes that may be waiting for tasks at once: each keeps its process meanwhile."""
 
@@ -79,14 +81,17 @@ class ProcessRunner(ThreadRunner):
         desk: _Desk = attempt.handle
         payload = _payload(attempt)
         worker = take()
+        sound = True
         try:
             with self._lock:
                 if desk.stopped:
                     raise Stop
                 desk.worker = worker
+            sound = False
             try:
                 worker.send("run", desk.number, payload)
-                return self._listen(attempt, worker)
+                kind, message = self._listen(attempt, worker)
+                sound = True
             except WorkerDied as died:
                 if desk.stopped:
                     raise Stop from None
@@ -94,30 +99,35 @@ class ProcessRunner(ThreadRunner):
         finally:
             with self._lock:
                 desk.worker = None
+            if not sound:  # nobody knows what its body is doing
+                worker.kill()
             give_back(worker, attempt.node.build.budget.lanes[PROCESS])
 
-    def _listen(self, attempt: Attempt, worker: Worker) -> Any:
-        """What the body gives, or raises."""
+        if kind == "stopped":
+            raise Stop
+        if kind == "failed":
+            raise unpack_error(PackedError(*message))
+        value, attempt.published = message
+        return value
+
+    def _listen(self, attempt: Attempt, worker: Worker) -> tuple[str, Any]:
+        """Serve the body to its end; its last word."""
         desk: _Desk = attempt.handle
         while True:
             kind, number, payload = worker.receive()
             if number != desk.number:
                 continue  # a late word of the body before
             if kind == "stopped":
-                raise Stop
+                return kind, None
             try:
                 message = pickle.loads(payload)
             except Exception as error:
-                worker.kill()  # it waits for an answer that it cannot be given
                 raise RuntimeError(
                     f"{attempt.task!r}: what its worker process has sent cannot be read here: "
                     f"{type(error).__name__}: {error}"
                 ) from error
-            if kind == "done":
-                value, attempt.published = message
-                return value
-            if kind == "failed":
-                raise unpack_error(PackedError(*message))
+            if kind in ("done", "failed"):
+                return kind, message
             self._handlers[kind](attempt, worker, message)
 
     # What the body asks for ------------------------------------------------------------------------------
@@ -131,7 +141,7 @@ class ProcessRunner(ThreadRunner):
         if attempt.node.attempt is not attempt or attempt.cancelled:
             return  # it is told to stop
         reply = partial(self._reply, attempt, worker, number, structure)
-        if self._parked >= PARKED:
+        if self._parked >= PARKED and not desk.demands:
             error = RuntimeError(
                 f"{PARKED} bodies in processes are waiting for tasks at once, and each keeps its process; let a body "
                 f"without runner = 'process' wait for them, and hand {type(attempt.task).__name__} what they gave"
@@ -139,16 +149,17 @@ class ProcessRunner(ThreadRunner):
             lend(partial(self._answer_with, attempt, worker, number, error))
             return
         try:
-            desk.demands[number] = self._reports.suspended(attempt, structure, reply)
+            demand = self._reports.suspended(attempt, structure, reply)
         except BaseException as error:  # not a task, say: the body's own mistake
             lend(partial(self._answer_with, attempt, worker, number, error))
         else:
-            self._parked += 1
+            self._parked += not desk.demands
+            desk.demands[number] = demand
             parked()
 
     def _reply(self, attempt: Attempt, worker: Worker, number: int, structure: Any, demand: Demand) -> None:
         if attempt.handle.demands.pop(number, None) is not None:
-            self._parked -= 1
+            self._parked -= not attempt.handle.demands
             woken()
         lend(partial(self._answer_with, attempt, worker, number, demand, structure))
 
@@ -175,7 +186,7 @@ class ProcessRunner(ThreadRunner):
     def _leave(self, attempt: Attempt, number: int) -> None:
         demand = attempt.handle.demands.pop(number, None)
         if demand is not None:
-            self._parked -= 1
+            self._parked -= not attempt.handle.demands
             woken()
             self._reports.left(attempt, demand)
 
@@ -183,14 +194,23 @@ class ProcessRunner(ThreadRunner):
 
     def _printed(self, attempt: Attempt, _: Worker, message: tuple[str, str]) -> None:
         stream, line = message
-        print(line, file=getattr(sys, stream))
+        out = getattr(sys, stream)
+        try:
+            print(line, file=out)
+        except UnicodeEncodeError:
+            print(line.encode(out.encoding, "backslashreplace").decode(out.encoding), file=out)
+        except (OSError, ValueError, AttributeError) as error:  # closed, broken, or none at all
+            log.debug("what %r has printed cannot be printed here: %s", attempt.task, error)
         self._reports.said(attempt, stream, 0, line)
 
     def _logged(self, attempt: Attempt, _: Worker, fields: dict[str, Any]) -> None:
         record = logging.makeLogRecord(fields)
         logger = logging.getLogger(record.name)
-        if logger.isEnabledFor(record.levelno):
-            logger.handle(record)
+        try:
+            if logger.isEnabledFor(record.levelno):
+                logger.handle(record)
+        except Exception:  # a filter's or a handler's own
+            log.debug("what %r has logged cannot be logged here", attempt.task, exc_info=True)
         self._reports.said(attempt, record.name, record.levelno, record.getMessage())
 
     # Its end ---------------------------------------------------------------------------------------------
@@ -199,8 +219,8 @@ class ProcessRunner(ThreadRunner):
         desk: _Desk | None = attempt.handle
         if desk is None:  # it could not be started
             return self._reports.cancelled(attempt)
-        for _ in range(len(desk.demands)):
-            self._parked -= 1
+        self._parked -= bool(desk.demands)
+        for _ in desk.demands:
             woken()
         desk.demands.clear()
         with self._lock:

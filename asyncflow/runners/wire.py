@@ -13,11 +13,13 @@ import threading
 import traceback
 from typing import Any, NamedTuple
 
+from ..errors import describe
 from ..frames import OURS, whose
 
 __all__ = ["Channel", "PackedError", "dumps", "pack_error", "unpack_error"]
 
 _LENGTH = struct.Struct("!Q")
+MOST = 1 << 40  # bytes of a frame
 _CHAIN = 10  # causes of an exception that are sent with it
 
 
@@ -40,7 +42,10 @@ class Channel:
 
     def receive(self) -> tuple[str, int, bytes]:
         """The next frame. Raises ``EOFError`` when the other end is gone."""
-        frame: tuple[str, int, bytes] = pickle.loads(self._read(_LENGTH.unpack(self._read(_LENGTH.size))[0]))
+        (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
+        if length > MOST:  # no frame of ours begins like that
+            raise EOFError
+        frame: tuple[str, int, bytes] = pickle.loads(self._read(length))
         return frame
 
     def _read(self, size: int) -> bytearray:
@@ -87,8 +92,8 @@ def pack_error(error: BaseException, *, place: str = "", depth: int = 0) -> Pack
         data = dumps(error)
         pickle.loads(data)
     except Exception:
-        kind = f"{type(error).__module__}.{type(error).__qualname__}"
-        data = dumps(RuntimeError(f"{kind}: {error} (an exception that cannot be pickled, so this stands for it)"))
+        words = f"{type(error).__module__}.{type(error).__qualname__}: {describe(error).partition(': ')[2]}"
+        data = dumps(RuntimeError(f"{words} (an exception that cannot be pickled, so this stands for it)"))
     return PackedError(data, f"in {place}:\n{_where(error)}" if place else "", packed)
 
 

@@ -23,15 +23,20 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from itertools import count
 from typing import Any, NoReturn
 
+from .. import attempt as attempts
 from .. import journal, threads
 from ..attempt import Attempt, current
 from ..tree import settle
 from .wire import Channel, PackedError, dumps, pack_error, unpack_error
 
 __all__ = ["main"]
+
+
+_PLAIN = (str, int, float, bool, type(None))
 
 
 class _Stopped(BaseException):
@@ -64,6 +69,8 @@ class _Process:
         self._numbers = count(1)
         self._main: dict[str, str] = {}
         self._interruptible = False
+        self._sending = 0  # frames that the main thread is in the middle of
+        self._due = False  # a stop, as soon as it is not
         self._task: asyncio.Task[Any] | None = None
         self._out: list[_Lines] = []
 
@@ -78,10 +85,12 @@ class _Process:
                     self._runs.put((number, payload))
                 elif kind == "main":
                     self._main = json.loads(payload)
+                elif kind == "stop":
+                    self._stopped = number  # also of a body that has not been begun: it will not be
+                    if number == self.number:
+                        self._stop()
                 elif number == self.number:
-                    if kind == "stop":
-                        self._stop(number)
-                    elif self._task is not None:
+                    if self._task is not None:
                         with suppress(RuntimeError):
                             self.loop.call_soon_threadsafe(self._resolve, kind, payload)
                     else:
@@ -90,13 +99,14 @@ class _Process:
             pass
         finally:
             journal.leave()
+            if self.number:  # with what its body has started
+                os.killpg(0, signal.SIGKILL)
             os._exit(0)
 
-    def _stop(self, number: int) -> None:
+    def _stop(self) -> None:
         attempt = self._attempt
         if attempt is not None:
             attempt.fence()
-        self._stopped = number
         task = self._task
         if task is not None:
             with suppress(RuntimeError):  # its loop has been closed in this moment: the body has ended
@@ -109,9 +119,30 @@ class _Process:
         if self._stopped != self.number or not self.number:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
+        elif self._sending:
+            self._due = True  # half a frame would be the last that anybody understands
         elif self._interruptible:
             self._interruptible = False
             raise _Stopped
+
+    def _send(self, kind: str, payload: bytes) -> None:
+        """Tell the parent something of the body that runs."""
+        number = self.number
+        if not number:
+            return None
+        if threading.current_thread() is not threading.main_thread():
+            return self.channel.send(kind, number, payload)
+        self._sending += 1
+        try:
+            self.channel.send(kind, number, payload)
+        finally:
+            self._sending -= 1
+            if self._due and not self._sending:
+                self._due = False
+                if self._interruptible:
+                    self._interruptible = False
+                    raise _Stopped
+        return None
 
     # The main thread -----------------------------------------------------------------------------------
 
@@ -124,6 +155,7 @@ class _Process:
             for out in self._out:
                 out.end()
             self.number = 0
+            self._due = False
             self._attempt = self._task = None
             while not self._answers.empty():
                 self._answers.get()
@@ -135,6 +167,8 @@ class _Process:
 
     def _outcome(self, number: int, payload: bytes) -> tuple[str, int, bytes]:
         task: Any = None
+        if self._stopped == number:
+            return "stopped", number, b""
         try:
             task, level, self._inputs = self._load(payload)
             logging.getLogger().setLevel(level)
@@ -161,10 +195,14 @@ class _Process:
         return f"worker process {os.getpid()}"
 
     def _load(self, payload: bytes) -> Any:
-        if b"__main__" in payload and self._main:
-            main, self._main = self._main, {}
-            multiprocessing.spawn.prepare(main)
         try:
+            if b"__main__" in payload and self._main:
+                main, self._main = self._main, {}
+                attempts.preparing = True
+                try:
+                    multiprocessing.spawn.prepare(main)
+                finally:
+                    attempts.preparing = False
             return pickle.loads(payload)
         except Exception as error:
             raise ImportError(
@@ -175,6 +213,8 @@ class _Process:
     def _run(self, task: Any) -> tuple[Any, set[str | None] | None]:
         node = _Node()
         attempt = self._attempt = node.attempt = Attempt(task, self, node)
+        if self._stopped == self.number:  # since nobody could have fenced it yet
+            raise _Stopped
         context = contextvars.copy_context()
         context.run(current.set, attempt)
         kind = task._definition.body
@@ -292,7 +332,7 @@ class _Process:
             raise TypeError(
                 f"a body in a worker process waits for {structure!r}, which cannot be sent to its build: {problem}"
             ) from problem
-        self.channel.send("ask", self.number, payload)
+        self._send("ask", payload)
 
     def _resolve(self, kind: str, payload: bytes) -> None:
         number, rest = pickle.loads(payload)
@@ -301,9 +341,7 @@ class _Process:
             future.set_result((kind, dumps((number, rest))))
 
     def _tell(self, kind: str, value: Any) -> None:
-        number = self.number
-        if number:
-            self.channel.send(kind, number, dumps(value))
+        self._send(kind, dumps(value))
 
     def said(self, stream: str, text: str) -> None:
         """A body has printed a line."""
@@ -315,11 +353,8 @@ class _Process:
         if record.exc_info:
             fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
         fields["exc_info"] = None
-        try:
-            self._tell("log", fields)
-        except (TypeError, AttributeError, pickle.PicklingError):  # what somebody has put on it
-            plain = logging.makeLogRecord({}).__dict__
-            self._tell("log", {name: value for name, value in fields.items() if name in plain})
+        # What somebody has put on it may not be readable there: plain values go as they are, others as they show.
+        self._tell("log", {name: value if type(value) in _PLAIN else repr(value) for name, value in fields.items()})
 
 
 def _read(kind: str, payload: bytes) -> Any:
@@ -335,10 +370,10 @@ class _Lines(io.TextIOBase):
     def __init__(self, process: _Process, name: str, real: Any) -> None:
         self._process = process
         self._name = name
-        self._real = real
+        self._real = open(os.devnull, "w", encoding="utf-8") if real is None else real  # noqa: SIM115
         self._lock = threading.Lock()
         self._begun = ""
-        self.buffer = real.buffer  # bytes go where they always went
+        self.buffer = self._real.buffer  # bytes go where they always went
 
     encoding = "utf-8"
 
@@ -370,7 +405,17 @@ class _Forward(logging.Handler):
         self._process = process
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._process.logged(record)
+        try:
+            self._process.logged(record)
+        except Exception:
+            self.handleError(record)
+
+
+def _forked(channel: Channel, stdout: Any, stderr: Any) -> None:
+    """A child of a body: a copy of the socket would hide the end of this process from the parent."""
+    channel.socket.close()
+    sys.stdout, sys.stderr = stdout, stderr
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def main() -> NoReturn:
@@ -379,6 +424,7 @@ def main() -> NoReturn:
     channel.socket.set_inheritable(False)  # not for what the bodies start
     sys.argv = [""]
     process = _Process(channel)
+    os.register_at_fork(after_in_child=partial(_forked, channel, sys.stdout, sys.stderr))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, process.interrupted)
     process._out = [_Lines(process, name, getattr(sys, name)) for name in ("stdout", "stderr")]

@@ -7,6 +7,7 @@ process is gone, however it went, their socket is closed, and they go too.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from contextlib import suppress
 from functools import partial
@@ -31,9 +33,9 @@ PATIENCE = 1.0
 
 _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from asyncflow.runners.worker import main; main()"
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # an owner may be collected while it is held
 _idle: list[Worker] = []
-_keepers: weakref.WeakSet[Any] = weakref.WeakSet()  # builds and flows for which idle ones are kept
+_keepers: dict[int, weakref.ref[Any]] = {}  # executors and flows for which idle ones are kept, by id
 _channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
@@ -41,13 +43,16 @@ class Worker:
     """One process. Raises ``OSError`` where none can be started."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
+        ours, end = socket.socketpair()
+        # Not one of the first three, which it may be where they are closed: there it would be another thing.
+        theirs = socket.socket(fileno=fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
+        end.close()
         with theirs:
             # Not the flags of this interpreter's command line alone: -W and -X, too.
             flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
             try:
                 self.process = subprocess.Popen(
-                    [sys.executable, *flags, "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path)],
+                    [sys.executable, *flags, "-P", "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path)],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                     process_group=0,
@@ -98,11 +103,13 @@ class Worker:
             return
         self.ended = True
         self.channel.close()
-        try:
-            self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            self.process.wait()
+        deadline = time.monotonic() + PATIENCE
+        while not self._has_exited():
+            if time.monotonic() > deadline:
+                self.kill()
+            time.sleep(0.002)
+        self.kill()  # what its bodies have started
+        self.process.wait()
         if self.process.returncode < 0:  # what its body had begun is there, and nobody's
             with suppress(OSError):
                 journal.clean()
@@ -110,7 +117,18 @@ class Worker:
     @property
     def alive(self) -> bool:
         """Whether it can be used again."""
-        return not self.ended and self.process.poll() is None
+        return not self.ended and not self._has_exited()
+
+    def _has_exited(self) -> bool:
+        """Whether it has; not waited for, so that its number, which is that of its group, is nobody else's yet."""
+        if self.process.returncode is not None:
+            return True
+        if sys.platform == "darwin":  # where Python has no waitid
+            return self.process.poll() is not None
+        try:
+            return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:  # somebody waits for all children of this process
+            return True
 
 
 def _main() -> dict[str, str]:
@@ -151,14 +169,20 @@ def give_back(worker: Worker, most: int) -> None:
 
 def keep(owner: object) -> None:
     """Idle workers are kept as long as ``owner`` lives, or until ``release(owner)``."""
+    number = id(owner)
     with _lock:
-        _keepers.add(owner)
+        if number not in _keepers:
+            _keepers[number] = weakref.ref(owner, lambda _: _release(number))
 
 
 def release(owner: object) -> None:
     """``owner`` needs none any more; the last one sends the idle ones home."""
+    _release(id(owner))
+
+
+def _release(number: int) -> None:
     with _lock:
-        _keepers.discard(owner)
+        _keepers.pop(number, None)
         leaving = [] if _keepers else _idle[:]
         if leaving:
             _idle.clear()
@@ -172,8 +196,9 @@ def release(owner: object) -> None:
 def _forked() -> None:
     # The workers are the parent's. A copy of its socket here would keep them alive after it.
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _idle.clear()
+    _keepers.clear()
     for channel in list(_channels):
         channel.socket.close()
 
