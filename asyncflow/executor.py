@@ -238,7 +238,7 @@ class Executor:
 
     def blocked(self, task: Task | None, seconds: float, place: str) -> None:
         """The loop was held up: every build on it hears of that."""
-        for build in self._scheduler.builds[:]:
+        for build in list(self._scheduler.builds):
             build.owner.blocked(task, seconds, place)
 
     # What a runner reports (runners.Reports) ---------------------------------------------------------
@@ -369,7 +369,7 @@ class Executor:
         """A body has ended well. If none is left at work, as in a chain, the next one starts now, not a turn later."""
         scheduler = self._scheduler
         builds = scheduler.builds
-        if len(builds) == 1 and not builds[0].budget.running and not self._awake and scheduler.idle:
+        if len(builds) == 1 and not self._awake and not next(iter(builds)).budget.running and scheduler.idle:
             step = scheduler.next()
             if isinstance(step, Demand):
                 self._context.run(self._resume, step)

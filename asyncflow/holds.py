@@ -9,7 +9,7 @@ none can. Those that are left never will.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from .errors import PlanError
 from .graph import FINAL, LOCKING, RESTING, RUNNING, SETTLED, Build, Node
@@ -18,7 +18,7 @@ from .queues import Pool
 __all__ = ["impossible", "stuck"]
 
 
-def stuck(builds: Sequence[Build]) -> set[Node]:
+def stuck(builds: Iterable[Build]) -> set[Node]:
     """The nodes of ``builds``, all those of one loop, that can never end. A body at work is trusted to end.
 
     So is what another loop makes: a ring that leads through several loops is not found.

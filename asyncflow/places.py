@@ -36,7 +36,9 @@ class Places:
     """The places of all builds of one scheduler. ``may_run(node)`` says whether nobody else is making it."""
 
     def __init__(self, may_run: Callable[[Node], bool]) -> None:
-        self.builds: list[Build] = []
+        self.builds: dict[Build, None] = {}
+        # Those that have something in a queue, and perhaps one that has not any more; the first is next.
+        self._queued: dict[Build, None] = {}
         self.budgets: Counter[Budget] = Counter()  # theirs
         self.now = 0.0  # seconds; what the last tick said
         self.rated = False  # some build has rates
@@ -44,17 +46,17 @@ class Places:
         self._grants: dict[Node | Demand, list[tuple[Pool, int]]] = {}
         self.holding = False  # a body that waits for others may hold on to something
         self._may_run = may_run
-        self._turn = 0  # whose turn it is among the builds
 
     def adopt(self, build: Build) -> None:
         """A build begins."""
-        self.builds.append(build)
+        self.builds[build] = None
         self.budgets[build.budget] += 1
         self.rated = self.rated or bool(build.budget.rates)
 
     def dismiss(self, build: Build) -> None:
         """It has ended, or was left."""
-        self.builds.remove(build)
+        del self.builds[build]
+        self._queued.pop(build, None)
         self.budgets[build.budget] -= 1
         if not self.budgets[build.budget]:
             del self.budgets[build.budget]
@@ -66,28 +68,54 @@ class Places:
         """``node`` may run as soon as there is a place for it."""
         node.state = READY
         key = (-node.priority, -node.demand.depth, -node.rank)
-        node.build.queues[node.lane].push(key, node, first=first)
+        build = node.build
+        build.queues[node.lane].push(key, node, first=first)
+        if build not in self._queued:
+            self._note(build)
 
     def queue_answer(self, demand: Demand, node: Node) -> None:
         """The body of ``node`` may go on with the answer to ``demand`` as soon as there is a place for it."""
         node.build.queues[node.lane].push((-node.priority, ENTERED, 0), demand)
+        self._note(node.build)
 
     def queue_retry(self, node: Node) -> None:
         """``node``, which kept its claims, may be entered again as soon as there is a place for it."""
         node.build.queues[node.lane].push((-node.priority, ENTERED, 0), node)
+        self._note(node.build)
 
     def next(self) -> Node | Demand | None:
         """The next thing there is a place for, which it has then: a node to start, or a demand to answer."""
-        builds = self.builds
-        for _ in range(len(builds)):
-            self._turn = (self._turn + 1) % len(builds)
-            build = builds[self._turn]
+        queued = self._queued
+        if len(self.budgets) == 1 and len(queued) > 1:
+            (budget,) = self.budgets
+            if budget.running >= budget.concurrency:
+                return None  # whoever's turn it is
+        for _ in range(len(queued)):
+            build = next(iter(queued))
+            if len(queued) > 1:  # the others are next
+                del queued[build]
+                queued[build] = None
             while not build.stopped and (queue := _first(build)) is not None:
                 key = queue.keys[0]
                 item: Node | Demand = queue.pop()
                 if self._seated(build, key, item):
                     return item
+            if len(queued) > 1 and not any(queue.keys for queue in build.queues):
+                queued.pop(build, None)
         return None
+
+    @property
+    def queued(self) -> bool:
+        """Whether something may wait for a place."""
+        for build in self._queued:
+            for queue in build.queues:
+                if queue.keys:
+                    return True
+        return False
+
+    def _note(self, build: Build) -> None:
+        if build in self.builds:  # else it has left, and what it has is handed over
+            self._queued[build] = None
 
     def _seated(self, build: Build, key: Key, item: Node | Demand) -> bool:
         """Give ``item`` its place, unless it is not to run any more, or there is something else it has to wait for."""
@@ -196,6 +224,8 @@ class Places:
             return True
         needs = list(_needs(node, resumed=isinstance(item, Demand), start=not isinstance(item, Demand)))
         for pool, count in needs:
+            while pool.waiting.keys and _able(pool.waiting.peek()) is None:
+                pool.waiting.pop()  # it was left while it waited
             # Those that wait for more than there is are not overtaken, or they would wait for ever.
             if pool.free < count or (pool.waiting.keys and pool.waiting.keys[0] <= key):
                 pool.waiting.push(key, item)
@@ -278,6 +308,7 @@ class Places:
         self._grants[item] = needs
         # Before what has not been granted anything: the units are idle until it runs.
         node.build.queues[node.lane].push((key[0], ENTERED, 0), item)
+        self._note(node.build)
         return True
 
     def waiting(self, build: Build, nodes: set[Node]) -> tuple[Node | Demand, Node, Pool] | None:

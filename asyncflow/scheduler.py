@@ -114,7 +114,7 @@ class Scheduler:
         self._places.adopt(build)
 
     @property
-    def builds(self) -> list[Build]:
+    def builds(self) -> dict[Build, None]:
         """The builds that have not been closed."""
         return self._places.builds
 
@@ -139,12 +139,8 @@ class Scheduler:
 
     @property
     def queued(self) -> bool:
-        """Whether something waits for a place."""
-        for build in self._places.builds:
-            for queue in build.queues:
-                if queue.keys:
-                    return True
-        return False
+        """Whether something may wait for a place."""
+        return self._places.queued
 
     def suspend(self, node: Node) -> Demand:
         """The body of ``node`` waits for more tasks: name them with ``want``, then call ``asked``.

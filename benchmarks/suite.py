@@ -138,8 +138,8 @@ def processes(scale: Scale) -> Iterator[Row]:
         return walls[0], walls[1]
 
     burning, small = medians([asyncio.run(measured()) for _ in range(scale.turns(5))])
-    yield Row("0.5 s of CPU each, 2 processes", burners, "s wall", burning, goal=Goal(2.5))
-    yield Row("tiny tasks, 2 processes", tiny, "us wall/task", small / tiny * MICRO, goal=Goal(400))
+    yield Row("processes: 0.5 s of CPU each, 2 workers", burners, "s wall", burning, goal=Goal(2.5))
+    yield Row("processes: tiny tasks, 2 workers", tiny, "us wall/task", small / tiny * MICRO, goal=Goal(400))
 
 
 def dynamic(scale: Scale) -> Iterator[Row]:

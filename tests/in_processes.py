@@ -267,6 +267,67 @@ class TimesOut(Stubborn):
     timeout = 1.5  # a worker may have to be started within it
 
 
+class LateWrite(InProcess):
+    folder: Path
+    n: int
+
+    def output(self) -> LocalTarget:
+        return LocalTarget(self.folder / f"late {self.n}.txt", durability="none")
+
+    def run(self) -> None:
+        time.sleep(0.1)
+        with self.output().open("w") as file:
+            file.write("too late")
+
+
+class SaysMuch(InProcess):
+    """Large frames all the time, also as it is stopped."""
+
+    folder: Path
+
+    def run(self) -> None:
+        (self.folder / "pid").write_text(str(os.getpid()))
+        try:
+            while True:
+                self.progress(0.5, "x" * 200_000)
+        finally:
+            for _ in range(5):
+                self.progress(0.9, "y" * 200_000)
+
+
+class Accents(InProcess):
+    folder: Path
+
+    def run(self) -> str:
+        print("é")
+        (self.folder / "went on").touch()
+        return "printed"
+
+
+class ForksAndDies(InProcess):
+    folder: Path
+
+    def run(self) -> None:
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+        (self.folder / "child").write_text(str(child))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class LogsWrongly(InProcess):
+    def run(self) -> str:
+        logging.getLogger("tests.body").warning("%d rows", "many")
+        logging.getLogger("tests.body").warning("odd", extra={"error": Unsendable(1, 2)})
+        return "went on"
+
+
+class AwaitsMany(InProcess):
+    async def run(self) -> int:
+        return len(await gather(*[OnLoop(n=n) for n in range(100)]))
+
+
 class InMemory(InProcess):
     def output(self) -> MemoryTarget:
         return MemoryTarget("in/process")

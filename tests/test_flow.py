@@ -8,6 +8,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -601,6 +602,158 @@ class Layer(Task):
         )
         ended[self] += 1
         return own + shared
+
+
+async def test_a_want_that_was_met_elsewhere_strands_nobody() -> None:
+    """A forced run of the top ends while another waits for what the top requires, which a third then wants."""
+    gate = asyncio.Event()
+
+    class Deep(Task):
+        async def run(self) -> None:
+            await asyncio.sleep(0.1)
+
+    class Sub(Task):
+        async def run(self) -> int:
+            entered["sub"] += 1
+            if entered["sub"] > 1:
+                await Deep()
+            return entered["sub"]
+
+    class Top(Task):
+        def requires(self) -> Task:
+            return Sub()
+
+        async def run(self) -> int:
+            await gate.wait()
+            return 1
+
+    async with Flow() as flow:
+        flow.start(Top(), force=True)
+        await until(lambda: entered["sub"] == 1)
+        await asyncio.sleep(0.01)
+        call = asyncio.create_task(flow.run(Top()))
+        await until(lambda: entered["sub"] == 2)
+        flow.start([Top(), Sleeps(n=1, seconds=60)])
+        await asyncio.sleep(0.01)
+        gate.set()
+        assert await call == 1
+        async with asyncio.timeout(10):
+            await flow.run(Sub())
+
+
+def test_a_start_that_meets_the_close_of_another_thread_is_stopped_or_refused() -> None:
+    for _ in range(30):
+        flow, statuses = Flow(), []
+        started = threading.Event()
+
+        def elsewhere(flow: Flow = flow, statuses: list[str] = statuses, started: threading.Event = started) -> None:
+            async def main() -> None:
+                started.set()
+                runs: list[Run] = []
+                with suppress(FlowClosed):
+                    runs.extend(flow.start(Sleeps(n=1, seconds=60)) for _ in range(1000))
+                statuses.extend([(await run).status for run in runs])
+
+            asyncio.run(main())
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        started.wait(10)
+        asyncio.run(flow.close())
+        thread.join(20)
+        assert not thread.is_alive()
+        assert set(statuses) <= {"cancelled"}
+
+
+class Held(Task):
+    """Everything a task may ask for, at random."""
+
+    n: int
+    resources = {"db": 1}
+    hold = "db"
+    retries = 1
+    retry_delay = 0.001
+    timeout = 0.05
+    rate = "api"
+
+    async def run(self) -> int:
+        chance = SimulatedLoop.running().random
+        await asyncio.sleep(chance.random() * 0.004)
+        if chance.random() < 0.1:
+            raise ValueError
+        if not self.n % 3:
+            await Mixed(n=self.n % 5)
+        return self.n
+
+
+class Mixed(Task):
+    n: int
+    resources = {"disk": 2}
+
+    async def run(self) -> None:
+        await asyncio.sleep(SimulatedLoop.running().random.random() * 0.003)
+        if self.n % 2:
+            await Last(n=self.n)
+
+
+class Last(Task):
+    n: int
+    resources = {"disk": 1}
+
+    async def run(self) -> None:
+        await asyncio.sleep(SimulatedLoop.running().random.random() * 0.003)
+
+
+class Above(Task):
+    n: int
+
+    def requires(self) -> list[Task]:
+        return [Held(n=self.n % 7), Held(n=(self.n + 1) % 7), Mixed(n=self.n % 5)]
+
+    async def run(self) -> int:
+        await asyncio.sleep(0.001)
+        return self.n
+
+
+async def runs_of_every_kind_come_and_go() -> None:
+    chance = SimulatedLoop.running().random
+    limits: dict[str, Any] = {"resources": {"db": 2, "disk": 3}, "rate": {"api": "2000/s"}}
+
+    async def client(flow: Flow, n: int) -> None:
+        await asyncio.sleep(chance.random() * 0.1)
+        if chance.random() < 0.6:
+            call = asyncio.create_task(flow.run(Above(n=n % 9)))
+            if chance.random() < 0.5:
+                await asyncio.sleep(chance.random() * 0.02)
+                call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+            return
+        kinds: dict[str, Any] = {"force": True, "only": ["Above", "Held"], "fail_fast": True, "timeout": 0.02}
+        options = {name: value for name, value in kinds.items() if chance.random() < 0.25}
+        run = flow.start(Above(n=n % 9), **options)
+        await asyncio.sleep(chance.random() * 0.02)
+        run.snapshot()
+        if chance.random() < 0.4:
+            run.cancel()
+        await run
+
+    async with Flow(concurrency=chance.choice([1, 3, 50]), keep=5, **limits) as flow:
+        async with asyncio.timeout(60):  # of the loop's own time: what hangs, hangs for ever
+            await asyncio.gather(*(client(flow, n) for n in range(40)))
+        [budget] = flow._budgets.values()
+        assert (budget.running, budget.seated) == (0, [0, 0, 0])
+        assert all(pool.free == pool.capacity and not pool.held for pool in budget.pools.values())
+        assert not budget.table
+        assert not len(hub)
+
+
+def test_runs_of_every_kind_come_and_go() -> None:
+    explore(runs_of_every_kind_come_and_go, seeds=100)
+
+
+@pytest.mark.soak
+def test_many_runs_of_every_kind_come_and_go() -> None:
+    explore(runs_of_every_kind_come_and_go, seeds=5_000)
 
 
 def test_clients_with_graphs_that_overlap_come_and_go() -> None:

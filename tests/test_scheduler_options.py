@@ -53,8 +53,8 @@ class Rich(Spec):
 
 
 def options(asks: dict[str, Any]) -> Options:
-    defaults = {name: getattr(DEFAULTS, name) for name in TaskOptions.__annotations__}
-    return Options(type("Owner", (), {**defaults, **asks}), "Owner") if asks else DEFAULTS
+    defaults = {name: getattr(DEFAULTS, name) for name in TaskOptions.__annotations__ if name != "runner"}
+    return Options(type("Owner", (), {"runner": None, **defaults, **asks}), "Owner") if asks else DEFAULTS
 
 
 def rich_graph(rng: random.Random, *, hold: bool = False) -> Graph:

@@ -352,7 +352,7 @@ def test_a_flight_that_somebody_joins_as_the_last_one_leaves_goes_on() -> None:
     wait_abroad(third)
     while first.receive():  # a letter of before
         pass
-    assert first.scheduler.builds == [guest], "who pays for it has changed, although somebody has joined it again"
+    assert list(first.scheduler.builds) == [guest], "who pays for it has changed, although somebody has joined it again"
     assert not first.scheduler.cancels, "the flight was given up, although somebody has joined it again"
     world.run()
     assert [status(node.state) for node in three.roots] == ["succeeded"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import logging
 import os
 import random
@@ -270,6 +271,76 @@ async def test_more_than_can_be_kept_waiting_is_told(tmp_path: Path, monkeypatch
     assert set(parents) == {task for task in (*result.ran, *result.failed) if isinstance(task, tasks.Parks)}
 
 
+async def test_one_body_may_wait_for_many() -> None:
+    assert (await build(tasks.AwaitsMany()))[tasks.AwaitsMany()] == 100
+
+
+async def test_what_cannot_be_printed_or_logged_does_not_end_a_body(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[Any] = []
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+    task = tasks.Accents(folder=tmp_path)
+    assert (await build(task, on_event=seen.append))[task] == "printed"
+    assert ascii_only.buffer.getvalue() == b"\\xe9\n"  # type: ignore[attr-defined]
+    assert [event.message for event in seen if isinstance(event, TaskLog)] == ["é"]
+    ascii_only.close()
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+    assert (await build(task))[task] == "printed"
+    monkeypatch.setattr(sys, "stdout", None)
+    assert (await build(task))[task] == "printed"
+    assert (await build(tasks.LogsWrongly()))[tasks.LogsWrongly()] == "went on"
+    assert "odd" in caplog.messages
+
+
+async def test_a_death_is_noticed_although_a_child_lives(tmp_path: Path) -> None:
+    error = await failure(tasks.ForksAndDies(folder=tmp_path))
+    assert "was killed by SIGKILL" in str(error)
+    await until(lambda: gone(int((tmp_path / "child").read_text())))
+
+
+@pytest.mark.parametrize("closed", ["", "<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_program_without_its_streams(tmp_path: Path, closed: str) -> None:
+    program = (
+        "import sys; from asyncflow import run; from tests.in_processes import Pid\n"
+        "open(sys.argv[1], 'w').write(run(Pid()).status)"
+    )
+    subprocess.run(
+        ["/bin/sh", "-c", f'"$0" -c "$1" "$2" {closed}', sys.executable, program, str(tmp_path / "status")],
+        check=False,
+        timeout=50,
+        capture_output=not closed,
+    )
+    assert (tmp_path / "status").read_text() == "succeeded"
+
+
+def test_a_module_beside_the_program_is_not_taken_for_pythons(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('mine')")
+    program = "from asyncflow import run; from tests.in_processes import Pid; print(run(Pid()).status)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=50,
+    )  # fmt: skip
+    assert done.stdout == "succeeded\n", done.stderr
+
+
+def test_a_program_that_builds_as_it_is_imported_is_told(tmp_path: Path) -> None:
+    program = tmp_path / "unguarded.py"
+    program.write_text(
+        "from asyncflow import Task, run\n"
+        "class One(Task):\n"
+        "    runner = 'process'\n"
+        "    def run(self): return 1\n"
+        "result = run(One())\n"
+        "print(result.tasks[One()].error)\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False, timeout=50)
+    assert 'put the build under `if __name__ == "__main__":`' in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+
+
 # How they are stopped --------------------------------------------------------------------------------------
 
 
@@ -309,6 +380,36 @@ async def test_an_async_body_gets_a_cancel(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await building
     assert (tmp_path / "cancelled").exists()
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_a_cancel_at_any_moment_publishes_nothing(tmp_path: Path, fresh: bool) -> None:
+    for n in range(12):
+        async with Flow(processes=1) as flow:
+            if not fresh:
+                await flow.run(tasks.Pid(n=n))
+            run = flow.start(tasks.LateWrite(folder=tmp_path, n=n))
+            await asyncio.sleep((0.018 if fresh else 0.01) * n)
+            run.cancel()
+            await run
+            path = tmp_path / f"late {n}.txt"
+            there = path.exists()
+            assert not there or path.read_text() == "too late", "it was published before the cancel, and whole"
+            assert not there or fresh or n >= 8, "it was cancelled before it wrote"
+            await asyncio.sleep(0.15)
+            assert path.exists() == there
+
+
+async def test_a_body_stopped_in_the_middle_of_a_word_spoils_no_worker(tmp_path: Path) -> None:
+    async with Flow(processes=1) as flow:
+        for n in range(6):
+            run = flow.start(tasks.SaysMuch(folder=tmp_path))
+            await until(lambda: written(tmp_path / "pid"))
+            await asyncio.sleep(0.002 * n)
+            run.cancel()
+            assert (await run).status == "cancelled"
+            (tmp_path / "pid").unlink()
+            assert await flow.run(tasks.Number(n=n)) == n
 
 
 async def test_a_worker_whose_body_has_stopped_is_used_again(tmp_path: Path) -> None:
