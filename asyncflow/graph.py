@@ -58,7 +58,7 @@ def final_status(state: int) -> FinalStatus:
 class Budget:
     """What may be in use at once: places, and units of pools. One build's, or that of all builds of a flow.
 
-    ``lanes`` are the places for bodies of each kind: the loop's, the threads'.
+    ``lanes`` are the places for bodies of each kind: the loop's, the threads', the processes'.
     """
 
     __slots__ = ("__weakref__", "concurrency", "lanes", "pools", "rates", "running", "seated", "shared", "table")

@@ -323,6 +323,24 @@ class LogsWrongly(InProcess):
         return "went on"
 
 
+class Upsets(InProcess):
+    """Changes what belongs to the whole process."""
+
+    def run(self) -> int:
+        os.chdir("/")
+        os.umask(0o777)
+        sys.stdout = None  # type: ignore[assignment]
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return os.getpid()
+
+
+class Looks(InProcess):
+    def run(self) -> list[Any]:
+        print("seen")
+        umask = os.umask(0o22)
+        return [os.getpid(), os.getcwd(), umask, signal.getsignal(signal.SIGTERM) is signal.SIG_IGN]
+
+
 class AwaitsMany(InProcess):
     async def run(self) -> int:
         return len(await gather(*[OnLoop(n=n) for n in range(100)]))

@@ -27,7 +27,7 @@ from ..tree import leaves
 from . import Reports
 from .thread import Stop, ThreadRunner
 from .wire import PackedError, dumps, pack_error, unpack_error
-from .workers import Worker, give_back, keep, release, take
+from .workers import Worker, give_back, importable_main, keep, release, take
 
 __all__ = ["PARKED", "ProcessRunner", "unfit"]
 
@@ -266,6 +266,11 @@ def unfit(node: Node) -> PlanError | None:
                 f"{task!r} has runner = 'process', and {target!r} is in the memory of this process, where no other "
                 "can put anything: give it a target outside, or return the value"
             )
+    if type(task).__module__ in ("__main__", "__mp_main__") and not importable_main():
+        return PlanError(
+            f"{task!r} has runner = 'process', and its class is where no other interpreter can import it (a notebook, "
+            "`python -c`, or a package's __main__): define it at the top of a module"
+        )
     try:
         dumps(task)
     except Exception as problem:

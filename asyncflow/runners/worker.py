@@ -73,6 +73,9 @@ class _Process:
         self._due = False  # a stop, as soon as it is not
         self._task: asyncio.Task[Any] | None = None
         self._out: list[_Lines] = []
+        self._folder = os.getcwd()
+        self._umask = os.umask(0o77)
+        os.umask(self._umask)
 
     # The thread that reads -----------------------------------------------------------------------------
 
@@ -150,6 +153,7 @@ class _Process:
         """Run bodies, one after the other."""
         while True:
             number, payload = self._runs.get()
+            self._tidy()
             self.number = number
             frame = self._outcome(number, payload)
             for out in self._out:
@@ -164,6 +168,15 @@ class _Process:
             except OSError:
                 os._exit(0)
             del frame, payload
+
+    def _tidy(self) -> None:
+        """What a body has changed for the whole process is not there for the next one."""
+        sys.stdout, sys.stderr = self._out
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self.interrupted)
+        os.umask(self._umask)
+        with suppress(OSError):  # it may be gone
+            os.chdir(self._folder)
 
     def _outcome(self, number: int, payload: bytes) -> tuple[str, int, bytes]:
         task: Any = None
@@ -425,10 +438,8 @@ def main() -> NoReturn:
     sys.argv = [""]
     process = _Process(channel)
     os.register_at_fork(after_in_child=partial(_forked, channel, sys.stdout, sys.stderr))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, process.interrupted)
     process._out = [_Lines(process, name, getattr(sys, name)) for name in ("stdout", "stderr")]
-    sys.stdout, sys.stderr = process._out
+    process._tidy()
     logging.getLogger().addHandler(_Forward(process))
     threads.lend(process.listen)
     process.serve()

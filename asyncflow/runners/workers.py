@@ -26,7 +26,7 @@ from ..errors import WorkerDied
 from ..threads import lend
 from .wire import Channel
 
-__all__ = ["Worker", "give_back", "keep", "release", "take"]
+__all__ = ["Worker", "give_back", "importable_main", "keep", "release", "take"]
 
 PATIENCE = 1.0
 """Seconds a worker that is sent home has for going."""
@@ -141,6 +141,13 @@ def _main() -> dict[str, str]:
         return {"init_main_from_name": name}
     path = getattr(main, "__file__", None)
     return {} if path is None else {"init_main_from_path": os.path.abspath(path)}
+
+
+def importable_main() -> bool:
+    """Whether a worker gets at the classes of ``__main__``: not of a notebook, of ``-c``, or of a package's own."""
+    main = _main()
+    name, path = main.get("init_main_from_name"), main.get("init_main_from_path")
+    return not name.endswith("__main__") if name is not None else path is not None and os.path.isfile(path)
 
 
 def take() -> Worker:

@@ -294,6 +294,37 @@ async def test_what_cannot_be_printed_or_logged_does_not_end_a_body(
     assert "odd" in caplog.messages
 
 
+async def test_what_a_body_changes_in_its_process_is_not_there_for_the_next(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    umask = os.umask(0o22)
+    os.umask(umask)
+    async with Flow(processes=1) as flow:
+        pid = await flow.run(tasks.Upsets())
+        assert await flow.run(tasks.Looks()) == [pid, os.getcwd(), umask, False]
+    assert capsys.readouterr().out == "seen\n"
+
+
+def test_a_class_that_no_worker_can_import_is_told_before_anything_runs(tmp_path: Path) -> None:
+    program = (
+        "from asyncflow import PlanError, Task, run\n"
+        "class One(Task):\n"
+        "    runner = 'process'\n"
+        "    def run(self): return 1\n"
+        "try: run(One())\n"
+        "except PlanError as error: print(error)\n"
+    )
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__main__.py").write_text(program)
+    for arguments in (["-c", program], [str(package)], ["-m", "package"]):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, str(tmp_path)]))}
+        done = subprocess.run(
+            [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=50
+        )
+        assert "its class is where no other interpreter can import it" in done.stdout, done.stderr
+
+
 async def test_a_death_is_noticed_although_a_child_lives(tmp_path: Path) -> None:
     error = await failure(tasks.ForksAndDies(folder=tmp_path))
     assert "was killed by SIGKILL" in str(error)
@@ -484,6 +515,7 @@ async def test_workers_killed_at_random_lose_nothing(tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_no_child(tmp_path: Path) -> None:
     program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # who started us may ignore it
         "import sys; from pathlib import Path; from asyncflow import run; from tests.in_processes import *\n"
         "run([Stubborn(kind=kind, folder=Path(sys.argv[1]) / kind) for kind in ('sleeps', 'burns')])"
     )
