@@ -182,7 +182,7 @@ class Flow:
             budget = self._budgets.get(loop)
             if budget is None:
                 for other in [other for other in self._budgets if other.is_closed()]:
-                    del self._budgets[other]
+                    _send_workers_home(self._budgets.pop(other))
                 budget = self._budgets[loop] = open_budget("Flow", **self._limits)
                 budget.shared = True
                 budget.table = {}
@@ -250,9 +250,8 @@ class Flow:
             # Each build bounds its own end. A loop that has been stopped for good may never say so.
             await self._wait(None, abroad=2 * self._grace + 1.0)
         finally:
-            if workers := sys.modules.get("asyncflow.runners.workers"):  # else no body was in a process
-                for budget in list(self._budgets.values()):
-                    workers.release(budget)
+            for budget in list(self._budgets.values()):
+                _send_workers_home(budget)
 
     async def _wait(self, seconds: float | None, *, abroad: float | None = None) -> None:
         """Wait until nothing is at work any more, or for ``seconds``; for what is in other loops, ``abroad`` ones."""
@@ -292,3 +291,8 @@ class Flow:
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<Flow {state}, {len(self._at_work)} at work>"
+
+
+def _send_workers_home(budget: Budget) -> None:
+    if workers := sys.modules.get("asyncflow.runners.workers"):  # else no body has ever been in a process
+        workers.release(budget)

@@ -40,7 +40,7 @@ _channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
 class Worker:
-    """One process. Raises ``OSError`` where none can be started."""
+    """One process. Raises ``OSError`` where none can be started, ``WorkerDied`` for one that ends at once."""
 
     def __init__(self) -> None:
         ours, end = socket.socketpair()
@@ -63,7 +63,7 @@ class Worker:
         self.channel = Channel(ours)
         self.ended = False  # its process, or what is left of it, has been waited for
         _channels.add(self.channel)
-        self.channel.send("main", 0, json.dumps(_main()).encode())
+        self.send("main", 0, json.dumps(_main()).encode())
 
     def send(self, kind: str, number: int, payload: bytes = b"") -> None:
         """Send it a frame. Raises ``WorkerDied``."""
