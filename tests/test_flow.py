@@ -641,6 +641,37 @@ async def test_a_want_that_was_met_elsewhere_strands_nobody() -> None:
             await flow.run(Sub())
 
 
+async def test_who_leaves_what_a_body_waits_for_does_not_take_the_body_along() -> None:
+    """A body goes on for another build than that which began it; a third wants what it waits for, and leaves."""
+    gate = asyncio.Event()
+
+    class Waited(Task):
+        async def run(self) -> int:
+            entered["waited"] += 1
+            await gate.wait()
+            return 1
+
+    class Waits(Task):
+        async def run(self) -> int:
+            return await Waited() + 1
+
+    async with Flow() as flow:
+        first = flow.start(Waits(), force=True)
+        await until(lambda: entered["waited"] == 1)
+        second = asyncio.create_task(flow.run(Waits()))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        await first
+        third = flow.start(Waited())
+        await asyncio.sleep(0.01)
+        third.cancel()
+        await third
+        gate.set()
+        async with asyncio.timeout(10):
+            assert await second == 2
+    assert entered == {"waited": 1}
+
+
 def test_a_start_that_meets_the_close_of_another_thread_is_stopped_or_refused() -> None:
     for _ in range(30):
         flow, statuses = Flow(), []
@@ -718,10 +749,11 @@ class Above(Task):
 async def runs_of_every_kind_come_and_go() -> None:
     chance = SimulatedLoop.running().random
     limits: dict[str, Any] = {"resources": {"db": 2, "disk": 3}, "rate": {"api": "2000/s"}}
+    plain, share, patience = chance.choice([0.2, 0.6]), chance.choice([0.25, 0.5]), chance.choice([0.4, 0.8])
 
     async def client(flow: Flow, n: int) -> None:
         await asyncio.sleep(chance.random() * 0.1)
-        if chance.random() < 0.6:
+        if chance.random() < plain:
             call = asyncio.create_task(flow.run(Above(n=n % 9)))
             if chance.random() < 0.5:
                 await asyncio.sleep(chance.random() * 0.02)
@@ -729,11 +761,11 @@ async def runs_of_every_kind_come_and_go() -> None:
             await asyncio.gather(call, return_exceptions=True)
             return
         kinds: dict[str, Any] = {"force": True, "only": ["Above", "Held"], "fail_fast": True, "timeout": 0.02}
-        options = {name: value for name, value in kinds.items() if chance.random() < 0.25}
+        options = {name: value for name, value in kinds.items() if chance.random() < share}
         run = flow.start(Above(n=n % 9), **options)
         await asyncio.sleep(chance.random() * 0.02)
         run.snapshot()
-        if chance.random() < 0.4:
+        if chance.random() < patience:
             run.cancel()
         await run
 
