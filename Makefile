@@ -20,6 +20,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY  = $(CACHE)/hypothesis
 export PYRIGHT_PYTHON_CACHE_DIR       = $(CACHE)/pyright
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 export npm_config_cache               = $(CACHE)/npm
+export ASYNCFLOW_STATE               = $(CACHE)/state
 export SEEDS
 
 # ASYNCFLOW_REQUIRE_SERVICES=1 (a missing service fails its tests instead of skipping them) reaches the tests

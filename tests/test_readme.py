@@ -15,7 +15,7 @@ import pytest
 import asyncflow
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-HELLO, TASKS, USE, WATCH, LIMITS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+HELLO, TASKS, USE, WATCH, SERVE, LIMITS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_hello_world(tmp_path: Path) -> None:
@@ -44,6 +44,11 @@ async def test_the_tasks_and_what_is_done_with_them(
     assert again.counts == {"complete": 1}
     assert run.done
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2", "3"]
+    space["Flow"] = asyncflow.Flow
+    exec("async def serve():\n" + textwrap.indent(SERVE, "    ") + "    return run, target\n", space)
+    run, again = await space["serve"]()
+    assert (await run).ok
+    assert again == target
 
 
 async def test_retries_and_limits() -> None:
