@@ -760,7 +760,7 @@ async def runs_of_every_kind_come_and_go() -> None:
                 call.cancel()
             await asyncio.gather(call, return_exceptions=True)
             return
-        kinds: dict[str, Any] = {"force": True, "only": ["Above", "Held"], "fail_fast": True, "timeout": 0.02}
+        kinds: dict[str, Any] = {"force": True, "only": [Above, Held], "fail_fast": True, "timeout": 0.02}
         options = {name: value for name, value in kinds.items() if chance.random() < share}
         run = flow.start(Above(n=n % 9), **options)
         await asyncio.sleep(chance.random() * 0.02)
