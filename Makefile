@@ -70,6 +70,9 @@ MAKE_VENV = make_venv() { \
 
 # ------------------------------------------------------------------------------------------------ targets
 
+# Two at a time, since the tests wait more than they work; each tells all it has to at its end, if make can do that.
+SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
 .PHONY: help demo test soak bench bench-peers clean
 .SECONDARY:
 
@@ -90,12 +93,15 @@ test: .venv/.test  ## set up, and run every check and every test, on each of Pyt
 	$(BIN)/python -m pytest --basetemp=.cache/tmp
 	@$(FIND_PYTHON); \
 	main=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	others=; \
 	for version in $(TESTED); do \
 	  if [ "$$version" = "$$main" ]; then continue; fi; \
 	  if [ -z "$$(find_python "$$version")" ]; then \
 	    echo "==> Python $$version is not on this machine: not tested on it"; continue; fi; \
-	  $(MAKE) --no-print-directory "test-$$version" || exit 1; \
-	done
+	  $(MAKE) --no-print-directory ".venv-$$version/.test" || exit 1; \
+	  others="$$others test-$$version"; \
+	done; \
+	if [ -n "$$others" ]; then $(MAKE) --no-print-directory -j 2 $(SYNC) $$others; fi
 
 # The core on another interpreter: no type checkers, no matplotlib.
 test-3.%: .venv-3.%/.test

@@ -26,8 +26,9 @@ S = TypeVar("S", str, bytes)
 class Reading(Generic[S]):
     """``with`` gives a plain file object, ``async with`` an ``AsyncReader``."""
 
-    def __init__(self, opener: Callable[[], IO[Any]]) -> None:
+    def __init__(self, opener: Callable[[], IO[Any]], *, crlf: bool = False) -> None:
         self._opener = opener
+        self._crlf = crlf
         self._file: IO[Any] | None = None
         self._async: AsyncReader[S] | None = None
 
@@ -47,7 +48,7 @@ class Reading(Generic[S]):
                 await in_thread(self._file.close)
             raise
         assert self._file is not None
-        self._async = AsyncReader(self._file, whole)
+        self._async = AsyncReader(self._file, whole, crlf=self._crlf)
         return self._async
 
     def _begin(self) -> list[Any] | None:
@@ -80,7 +81,7 @@ class AsyncReader(OnLoop, Generic[S]):
     What a cancelled call has read is not lost: the next call gives it.
     """
 
-    def __init__(self, file: IO[Any], whole: list[Any] | None) -> None:
+    def __init__(self, file: IO[Any], whole: list[Any] | None, *, crlf: bool = False) -> None:
         from aiofiles.threadpool import wrap  # loaded when first needed
 
         super().__init__(text=isinstance(file, TextIOBase))
@@ -89,6 +90,7 @@ class AsyncReader(OnLoop, Generic[S]):
         self._at = 0  # so much of the first piece has been given
         self._held = 0  # and so much of all of them has not
         self._split = True  # every piece is a line. Else text ends in what a cancelled ``read()`` has read
+        self._crlf = crlf  # lines end with both: what is left of one after its \r goes on in the next
         self._ended = whole is not None  # the file has been read to its end, and closed
         if whole is not None:
             self._add(whole, lines=self._text)
@@ -125,7 +127,10 @@ class AsyncReader(OnLoop, Generic[S]):
         if self._ahead and (self._split or self._text):
             if not self._split and len(self._ahead) == 1:
                 raise ValueError("a read() of this handle has been cancelled; another read() gives what it read")
-            return len(self._ahead[0]) - self._at
+            length = len(self._ahead[0]) - self._at
+            if self._crlf and self._at and length == 1 and self._ahead[0][-1] == "\n":
+                return length + len(self._ahead[1]) if len(self._ahead) > 1 else 0
+            return length
         at, before = self._at, -self._at
         for piece in self._ahead:
             if end := piece.find(b"\n", at) + 1:

@@ -92,7 +92,7 @@ class LocalTarget(Target):
         """
         text: dict[str, Any] = {} if "b" in mode else {"encoding": encoding, "newline": newline}
         if mode in ("r", "rb"):
-            return Reading(lambda: open(self.path, mode, **text))
+            return Reading(lambda: open(self.path, mode, **text), crlf=newline == "\r\n")
         if mode in ("w", "wb"):
             if text and (encoding != "utf-8" or newline is not None):
                 TextIOWrapper(BytesIO(), **text)  # raises what the file object, which may be made later, would

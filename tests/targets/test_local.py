@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import asyncflow
@@ -200,6 +200,10 @@ calls = st.lists(st.one_of(st.integers(-1, 12), st.sampled_from(["readline", "ne
 
 @settings(max_examples=300)
 @given(texts, st.sampled_from([None, "", "\n", "\r", "\r\n", "rb"]), st.integers(1, 40), st.booleans(), calls)
+@example("aaaaaaaaaa\r\na", "\r\n", 1, False, [11, "readline"])
+@example("aaaaaaaaaa\r\na", "\r\n", 40, True, [11, "readline", "readline"])
+@example("aaaaaaaaaa\r\n", "\r\n", 1, False, [11, "next", "readline"])
+@example("aaaaaaaaaa\r\n", "\r\n", 1, True, [11, "next", "readline"])
 def test_calls_in_any_order_give_what_a_plain_file_gives(
     tmp_path_factory: pytest.TempPathFactory, text: str, newline: str | None, hop: int, small: bool, calls: list[Any]
 ) -> None:
