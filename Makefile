@@ -73,7 +73,10 @@ MAKE_VENV = make_venv() { \
 # Two at a time, since the tests wait more than they work; each tells all it has to at its end, if make can do that.
 SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-.PHONY: help demo test soak bench bench-peers clean
+# Targets that want an extra, and mostly a server: tested on the main interpreter.
+STORES = s3 ftp sql
+
+.PHONY: help demo test test-all soak bench bench-peers clean
 .SECONDARY:
 
 help:  ## say what can be made
@@ -90,23 +93,27 @@ test: .venv/.test  ## set up, and run every check and every test, on each of Pyt
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports --cache-dir .cache/import-linter
-	$(BIN)/python -m pytest --basetemp=.cache/tmp
 	@$(FIND_PYTHON); \
 	main=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-	others=; \
+	all=test-all; \
 	for version in $(TESTED); do \
 	  if [ "$$version" = "$$main" ]; then continue; fi; \
 	  if [ -z "$$(find_python "$$version")" ]; then \
 	    echo "==> Python $$version is not on this machine: not tested on it"; continue; fi; \
 	  $(MAKE) --no-print-directory ".venv-$$version/.test" || exit 1; \
-	  others="$$others test-$$version"; \
+	  all="$$all test-$$version"; \
 	done; \
-	if [ -n "$$others" ]; then $(MAKE) --no-print-directory -j 2 $(SYNC) $$others; fi
+	$(MAKE) --no-print-directory -j 2 $(SYNC) $$all
 
-# The core on another interpreter: no type checkers, no matplotlib.
+# Everything, on the main interpreter, with every server that can be had.
+test-all: .venv/.test
+	$(BIN)/python -m pytest --basetemp=.cache/tmp
+
+# The core on another interpreter: no type checkers, no matplotlib, no servers.
 test-3.%: .venv-3.%/.test
 	.venv-3.$*/bin/python -m pytest --basetemp=.cache/tmp-3.$* -o cache_dir=.cache/pytest-3.$* \
-	  --ignore=tests/examples --ignore=tests/test_typing.py -m 'not soak and not examples'
+	  --ignore=tests/examples --ignore=tests/test_typing.py $(STORES:%=--ignore=tests/targets/%) \
+	  -m 'not soak and not examples'
 
 soak: .venv/.test  ## the long seeded runs; SEEDS=1000
 	@mkdir -p .cache
@@ -142,6 +149,7 @@ clean:  ## remove the environments, the caches and what was built
 .venv/.test: .venv/.made pyproject.toml asyncflow/_version.py
 	@echo '==> installing asyncflow, what the examples need, and the tools'
 	@$(BIN)/python -m pip install -q -e '.[dev,examples]'
+	@examples/servers/fetch.sh || echo 'the servers could not be fetched: what wants one is skipped' >&2
 	@touch $@ .venv/.demo
 
 .venv-3.%/.test: pyproject.toml asyncflow/_version.py

@@ -7,6 +7,7 @@ import asyncio.runners
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -106,3 +107,14 @@ async def _no_tasks_left_in_loop(request: pytest.FixtureRequest) -> AsyncIterato
     yield
     if request.node.stash.get(PASSED, False):
         request.node.stash[GUARD].check_tasks(other_tasks())
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say aloud which servers were not there to be tested against."""
+    missing = getattr(sys.modules.get("tests.servers"), "missing", ())
+    if missing:
+        skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())]
+        terminalreporter.section("servers that could not be had")
+        for problem in missing:
+            count = sum(problem in reason for reason in skipped)
+            terminalreporter.write_line(f"{count} tests skipped: {problem}", yellow=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from .. import journal
+from .. import clients, journal
 from .. import threads as workers
 from ..frames import of_threads
 
@@ -199,7 +199,8 @@ class no_leaks:
 
     In a plain function threads, open files and (below ``folder``) unpublished files are looked for; in a
     coroutine, as ``async with no_leaks():``, asyncio tasks too. Threads and files have ``PATIENCE`` seconds to go
-    away by themselves, and tasks none. A block that raises is not looked at: it says itself what is wrong.
+    away by themselves, and tasks none; clients that targets share, and nobody uses, are closed first. A block that
+    raises is not looked at: it says itself what is wrong.
 
     A fixture can do without the block: what is there is noted when the object is made, and compared in ``check()``.
 
@@ -255,6 +256,7 @@ class no_leaks:
     ) -> None:
         if kind is not None:
             return
+        await clients.close_idle()
         self.check_tasks(task for task in other_tasks() if task not in self._tasks)
         # The loop goes on meanwhile: it is the loop that closes transports, and hears of threads that have ended.
         deadline = time.monotonic() + PATIENCE

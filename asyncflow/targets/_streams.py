@@ -1,0 +1,74 @@
+"""What a store over a network has to offer, for handles that read and write it: bytes out, bytes in, one publish."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from ..attempt import Attempt
+from ..shield import finish
+
+__all__ = ["Sink", "Source", "publish"]
+
+
+class Source(Protocol):
+    """Bytes of one stored thing, in order. One call at a time."""
+
+    async def read(self, size: int) -> bytes:
+        """At most ``size`` bytes, fewer if that saves waiting; nothing at the end.
+
+        Raises ``OSError`` (``ConnectionError``, ``TimeoutError``) where what comes is not whole.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection. A second time does nothing; raises nothing."""
+        ...
+
+    def abandon(self) -> None:
+        """The same without waiting: for a handle that was forgotten."""
+        ...
+
+
+class Sink(Protocol):
+    """What is going to be one stored thing: nothing is visible before ``commit``. One call at a time."""
+
+    async def write(self, data: bytes) -> None:
+        """Store ``data`` after what came before, privately. Raises ``OSError``; cancelled or failed, it is over."""
+        ...
+
+    async def commit(self) -> None:
+        """Make all of it visible in one step, by ``publish``. Raises ``OSError``, ``TaskCancelled``.
+
+        Whatever it raises, nothing of what was stored privately is left.
+        """
+        ...
+
+    async def discard(self) -> None:
+        """Remove what was stored privately. A second time, or after ``commit``, does nothing; raises nothing.
+
+        It is called with its caller shielded from cancels, and comes to its end within some seconds.
+        """
+        ...
+
+
+async def publish(attempt: Attempt | None, key: str, step: Callable[[], Awaitable[object]]) -> None:
+    """Take the one ``step`` that makes something visible, to its end, if the attempt it belongs to still may.
+
+    Raises ``TaskCancelled`` if the attempt has been fenced (nothing has been done then), what ``step`` raises (what it
+    raises means that nothing is visible), and the cancel of its caller, when the step has ended.
+    """
+
+    async def shielded() -> None:
+        if attempt is None:
+            await step()
+            return
+        attempt.begin_publish()
+        visible = False
+        try:
+            await step()
+            visible = True
+        finally:
+            attempt.end_publish(key, visible=visible)
+
+    await finish(shielded())

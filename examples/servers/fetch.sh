@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Servers that the machine does not have, for the examples and the tests: Debian's packages, unpacked into
+# .cache/servers. Nothing is installed, and nothing is started; where there is no apt, nothing happens.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+into=$PWD/.cache/servers
+
+# fetch PROGRAM PACKAGE...: the packages, unless the program is there.
+fetch() {
+  local program=$1
+  shift
+  if command -v "$program" >/dev/null || [ -x "$into/usr/sbin/$program" ] || [ -x "$into/usr/bin/$program" ]; then
+    return
+  fi
+  echo "==> fetching $program"
+  if [ ! -e "$into/.updated" ] && [ "$(id -u)" = 0 ]; then
+    apt-get update -qq
+  fi
+  mkdir -p "$into"
+  touch "$into/.updated"
+  local packages
+  packages=$(mktemp -d)
+  (cd "$packages" && apt-get download -qq "$@" 2>/dev/null) || true
+  local package
+  for package in "$packages"/*.deb; do
+    if [ -e "$package" ]; then dpkg -x "$package" "$into"; fi
+  done
+  rm -rf "$packages"
+}
+
+if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
+  exit 0
+fi
