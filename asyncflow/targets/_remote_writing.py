@@ -218,6 +218,9 @@ class BlockingWriter(Generic[S]):
         self._raw.over = True
         try:
             self._bridge.run(step)
+        except BaseException:
+            self._bridge.run(self._sink.discard())
+            raise
         finally:
             with suppress(OSError, ValueError):
                 self._file.close()
