@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
+from aiobotocore.session import AioSession, get_session
 
-from examples.servers import S3Server, moto as moto_server, seaweedfs
+from examples.servers import S3Server, seaweedfs
+from examples.servers import moto as moto_server
 from tests.servers import had
 from tests.targets.s3.faults import FaultS3
+
+BUCKET = "tests"
 
 _numbers = count(1)
 
@@ -33,13 +36,60 @@ def moto() -> Iterator[S3Server]:
         yield server
 
 
-def plain_client(server: S3Server, endpoint: str | None = None, **options: Any) -> AbstractAsyncContextManager[Any]:
-    """A client of aiobotocore that tries once; with ``endpoint``, by way of a proxy."""
-    return get_session().create_client(
+@pytest.fixture(scope="session")
+def session() -> AioSession:
+    """What clients of aiobotocore are made by. It has read the description of S3, which takes half a second, once."""
+    return get_session()
+
+
+def create_client(session: AioSession, server: S3Server, endpoint: str) -> AbstractAsyncContextManager[Any]:
+    """A client of the server that asks once; the ``endpoint`` may be that of a proxy."""
+    made: AbstractAsyncContextManager[Any] = session.create_client(
         "s3",
-        endpoint_url=endpoint or server.endpoint,
+        endpoint_url=endpoint,
         aws_access_key_id=server.access_key,
         aws_secret_access_key=server.secret_key,
         region_name=server.region,
-        config=AioConfig(retries={"total_max_attempts": 1}, **options),
+        config=AioConfig(retries={"total_max_attempts": 1}),
     )
+    return made
+
+
+@pytest.fixture(scope="session")
+def bucket(session: AioSession, s3: S3Server) -> str:
+    """A bucket on ``s3``, for all tests: the first object of one takes SeaweedFS 0.2 s. See ``place``."""
+
+    async def make() -> None:
+        async with create_client(session, s3, s3.endpoint) as client:
+            await client.create_bucket(Bucket=BUCKET)
+            await client.put_object(Bucket=BUCKET, Key="first")
+
+    asyncio.run(make())
+    return BUCKET
+
+
+@pytest.fixture
+def place(bucket: str) -> str:
+    """A place on ``s3`` with nothing in it, this test's own: ``f"{place}/key"`` is "s3://bucket/17/key"."""
+    return f"s3://{bucket}/{next(_numbers)}"
+
+
+@pytest.fixture
+async def proxy(s3: S3Server) -> AsyncIterator[FaultS3]:
+    """The way to ``s3`` on which requests fail."""
+    async with FaultS3(s3) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def client(session: AioSession, s3: S3Server) -> AsyncIterator[Any]:
+    """A plain client of ``s3``, to see what is really there."""
+    async with create_client(session, s3, s3.endpoint) as client:
+        yield client
+
+
+@pytest.fixture
+async def failing(session: AioSession, s3: S3Server, proxy: FaultS3) -> AsyncIterator[Any]:
+    """A plain client of ``s3`` by way of ``proxy``."""
+    async with create_client(session, s3, proxy.endpoint) as client:
+        yield client

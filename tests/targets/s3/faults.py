@@ -2,15 +2,18 @@
 
 ::
 
-    async with FaultS3(s3.endpoint) as proxy:
+    async with FaultS3(s3) as proxy:
         proxy.fail("503", method="PUT", n=3)  # the third PUT from now on
         store = S3Store(endpoint_url=proxy.endpoint, ...)
         ...
         assert proxy.count("PUT") == 4
 
 A client signs its requests for the address it knows, which is the proxy's: headers and path are handed on as they came,
-and a server that takes the signed ``Host`` for its own, as SeaweedFS and moto do, finds the signature right. Bodies are
-handed on as they come, both ways, and never held whole.
+and the server, which goes by the ``Host`` that is signed, finds the signature right. Bodies are handed on as they come,
+both ways, and never held whole.
+
+Resets: aiohttp, and so aiobotocore, sends everything but a POST a second time by itself, whatever it is told about
+retries. ``times=2`` is a reset that its user gets to know.
 """
 
 from __future__ import annotations
@@ -27,8 +30,13 @@ from typing import Literal, TypeAlias, get_args
 
 import aiohttp
 from aiohttp import hdrs, web
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from multidict import CIMultiDict
 from yarl import URL
+
+from examples.servers import S3Server
 
 __all__ = ["Fault", "FaultS3", "Seen"]
 
@@ -95,7 +103,7 @@ class _Rule:
 
 
 class FaultS3:
-    """A proxy before the S3 server at ``upstream`` ("http://127.0.0.1:8333"), on the running loop, on a free port.
+    """A proxy before the server ``upstream``, on the running loop, on a free port.
 
     Attributes:
         endpoint: where clients find it.
@@ -105,13 +113,13 @@ class FaultS3:
         limit: requests that may come within a second; more are answered 503. None: any number.
     """
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: S3Server) -> None:
         self.endpoint = ""
         self.requests: list[Seen] = []
         self.latency = 0.0
         self.strip_conditions = False
         self.limit: int | None = None
-        self._upstream = upstream.rstrip("/")
+        self._upstream = upstream
         self._rules: list[_Rule] = []
         self._chance: tuple[random.Random, float, Sequence[Fault]] | None = None
         self._answering: set[asyncio.Task[None]] = set()
@@ -241,10 +249,9 @@ class FaultS3:
     async def _hand_on(self, request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
         headers = _end_to_end(request.headers)
         headers.popall(hdrs.EXPECT, None)
-        if self.strip_conditions:
-            for name in CONDITIONS:
-                headers.popall(name, None)
-        url = URL(self._upstream + request.raw_path, encoded=True)
+        if self.strip_conditions and any(name in headers for name in CONDITIONS):
+            headers = self._without_conditions(request, headers)
+        url = URL(self._upstream.endpoint + request.raw_path, encoded=True)
         body = request.content if request.can_read_body else None
         async with self._session.request(
             request.method, url, headers=headers, data=body, allow_redirects=False
@@ -267,6 +274,25 @@ class FaultS3:
         if seen.fault == "truncated" and request.transport is not None:
             request.transport.close()  # when what was written has been sent
         return response
+
+    def _without_conditions(self, request: web.BaseRequest, headers: CIMultiDict[str]) -> CIMultiDict[str]:
+        """The headers without conditions; since these are signed, signed again."""
+        for name in (*CONDITIONS, hdrs.AUTHORIZATION):
+            headers.popall(name, None)
+        copy = AWSRequest(request.method, self._upstream.endpoint + request.raw_path, dict(headers))
+        _SignedAgain(self._upstream, headers["X-Amz-Content-SHA256"]).add_auth(copy)
+        return CIMultiDict(copy.headers.items())
+
+
+class _SignedAgain(S3SigV4Auth):
+    """A signature for a request whose body is yet to come, and is ``hashed`` already."""
+
+    def __init__(self, server: S3Server, hashed: str) -> None:
+        super().__init__(Credentials(server.access_key, server.secret_key), "s3", server.region)
+        self._hashed = hashed
+
+    def payload(self, request: AWSRequest) -> str:
+        return self._hashed
 
 
 def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
