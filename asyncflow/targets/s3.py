@@ -282,10 +282,12 @@ def _parts_of(url: str) -> tuple[str, str]:
         raise ValueError(f"S3Target({url!r}): {bucket!r} cannot be the name of a bucket")
     if _CONTROL.search(key):
         raise ValueError(f"S3Target({url!r}): a key must not have control characters")
-    if len(key.encode()) > 1024:
-        raise ValueError(
-            f"S3Target({url[:80]!r}...): a key has at most 1,024 bytes; this one has {len(key.encode()):,}"
-        )
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"S3Target({url!r}): the key cannot be written in UTF-8") from None
+    if size > 1024:
+        raise ValueError(f"S3Target({url[:80]!r}...): a key has at most 1,024 bytes; this one has {size:,}")
     if any(segment in {"", ".", ".."} for segment in key.split("/")):
         raise ValueError(f"S3Target({url!r}): a key must not have empty, '.' or '..' segments: tools differ about them")
     return bucket, key
