@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from io import BytesIO
 from typing import Any
-
-from botocore.exceptions import ClientError
 
 from ... import journal
 from ...attempt import current
@@ -29,6 +26,8 @@ COPIED = 1024 * 1024 * 1024
 AT_ONCE = 4
 """Parts on their way. With the one that is being filled they are what a large object costs in memory."""
 
+
+ABORTS = 3
 
 _KEPT = ("ContentType", "ContentEncoding", "ContentLanguage", "ContentDisposition", "CacheControl")
 
@@ -60,7 +59,7 @@ class S3Sink:
             whole = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
             self._chunks = [whole[size:]] if len(whole) > size else []
             self._waiting = len(whole) - size
-            await self._send("upload_part", {"Body": BytesIO(whole[:size] if len(whole) > size else whole)})
+            await self._send("upload_part", {"Body": whole[:size] if len(whole) > size else whole})
 
     async def commit(self) -> None:
         """Make it visible. Raises ``OSError``, ``TaskCancelled``."""
@@ -70,7 +69,7 @@ class S3Sink:
             await publish(self._attempt, self._lock, lambda: self._put(data))
             return
         if data:
-            await self._send("upload_part", {"Body": BytesIO(data)})
+            await self._send("upload_part", {"Body": data})
         while self._sending:
             await self._one_arrives()
         await publish(self._attempt, self._lock, self._complete)
@@ -96,9 +95,8 @@ class S3Sink:
         return self._attempt is not None and self._attempt.lost is not None and self._lock in self._attempt.lost
 
     async def _put(self, data: bytes) -> None:
-        body: Any = data if len(data) <= 1024 * 1024 else BytesIO(data)  # aiohttp wants no large bytes
         await self._publishing.make_visible(
-            lambda **condition: self._store.call("put_object", **self._where, **self._details, Body=body, **condition)
+            lambda **condition: self._store.call("put_object", **self._where, **self._details, Body=data, **condition)
         )
 
     async def _send(self, operation: str, part: dict[str, Any]) -> None:
@@ -164,14 +162,18 @@ class S3Sink:
 
 async def _abort(store: S3Store, upload: dict[str, str]) -> bool:
     """Whether there was something to remove. A part that was on its way can arrive after the first abort."""
-    for n in range(3):
+    removed, trouble = False, None
+    for _ in range(ABORTS):
         try:
             await store.call("abort_multipart_upload", **upload)
-        except ClientError as error:
+            removed, trouble = True, None
+        except FAILURES as error:
             if status_of(error) == 404:
-                return n > 0
-            raise
-    return True
+                return removed
+            trouble = error
+    if trouble is not None:
+        raise trouble
+    return removed
 
 
 def _clean(place: str, token: str) -> int:
