@@ -38,16 +38,13 @@ class Sink(Protocol):
         ...
 
     async def commit(self) -> None:
-        """Make all of it visible in one step, by ``publish``. Raises ``OSError``, ``TaskCancelled``.
-
-        Whatever it raises, nothing of what was stored privately is left.
-        """
+        """Make all of it visible in one step, by ``publish``. Raises ``OSError``, ``TaskCancelled``."""
         ...
 
     async def discard(self) -> None:
         """Remove what was stored privately. A second time, or after ``commit``, does nothing; raises nothing.
 
-        It is called with its caller shielded from cancels, and comes to its end within some seconds.
+        Called after whatever has gone wrong, with its caller shielded from cancels; it takes some seconds at most.
         """
         ...
 
