@@ -73,7 +73,7 @@ class Line:
         return value
 
     def cells(self) -> list[str]:
-        goals = {"ratio": "<= {:g}x", "luigi": ">= {:g}x Luigi", "asyncflow": "< {:g}"}
+        goals = {"ratio": "<= {:g}x", "luigi": ">= {:g}x Luigi", "asyncflow": "<= {:g}"}
         return [
             self.workload,
             f"{self.count:,}",
