@@ -52,6 +52,8 @@ class Sink(Protocol):
 async def publish(attempt: Attempt | None, key: str, step: Callable[[], Awaitable[object]]) -> None:
     """Take the one ``step`` that makes something visible, to its end, if the attempt it belongs to still may.
 
+    A step that finds that somebody else was quicker says so to the attempt (``lose``).
+
     Raises ``TaskCancelled`` if the attempt has been fenced (nothing has been done then), what ``step`` raises (what it
     raises means that nothing is visible), and the cancel of its caller, when the step has ended.
     """
@@ -64,7 +66,7 @@ async def publish(attempt: Attempt | None, key: str, step: Callable[[], Awaitabl
         visible = False
         try:
             await step()
-            visible = True
+            visible = attempt.lost is None or key not in attempt.lost
         finally:
             attempt.end_publish(key, visible=visible)
 

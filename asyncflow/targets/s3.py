@@ -8,8 +8,11 @@ from typing import Any, Literal, overload
 
 from ..codecs import Codec
 from ..errors import TargetStateUnknown
+from ..shield import finish
+from ..target import Target
 from ._extras import not_installed
 from ._file import FileTarget, check_codec
+from ._hops import HOP
 from ._remote_reading import RemoteReading
 from ._remote_writing import RemoteWriting
 
@@ -22,7 +25,7 @@ try:
 except ModuleNotFoundError as error:
     raise not_installed(error, "s3") from error
 
-__all__ = ["S3Store", "S3Target"]
+__all__ = ["S3FlagTarget", "S3Store", "S3Target"]
 
 _AWS = S3Store()
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
@@ -133,11 +136,43 @@ class S3Target(FileTarget):
         if mode in ("r", "rb"):
             return RemoteReading(self._source, text, newline)
         if mode in ("w", "wb"):
-            return RemoteWriting(lambda: S3Sink(self.store, self.bucket, self.name, self.url, self.key), text, newline)
+            return RemoteWriting(self._sink, text, newline)
         raise ValueError(f"{self!r}.open({mode!r}): the mode is 'r', 'w', 'rb' or 'wb'; a target is written whole")
 
     async def _source(self) -> S3Source:
         return await S3Source.open(self.store, self.bucket, self.name, self.url)
+
+    def _sink(self) -> S3Sink:
+        return S3Sink(self.store, self.bucket, self.name, self.url, self.key)
+
+    async def copy(self, to: S3Target) -> None:
+        """Publish the object as ``to`` as well; within a store, without moving its bytes through here.
+
+        Raises ``FileNotFoundError``, ``OSError``.
+        """
+        await self._copy(to)
+
+    async def move(self, to: S3Target) -> None:
+        """``copy``, and ``remove`` when the copy is there. Raises ``FileNotFoundError``, ``OSError``."""
+        if await self._copy(to):
+            await self.remove()
+
+    async def _copy(self, to: S3Target) -> bool:
+        """Whether it is what ``to`` is now: else somebody else has made that first."""
+        sink = to._sink()
+        try:
+            if to.store == self.store:
+                found = await self._do("head_object", "copied")
+                await sink.copy({"Bucket": self.bucket, "Key": self.name}, found)
+            else:
+                async with self.open("rb") as source:
+                    while data := await source.read(HOP):
+                        await sink.write(data)
+            await sink.commit()
+        except BaseException:
+            await finish(sink.discard())
+            raise
+        return not sink.lost
 
     async def remove(self) -> None:
         """Remove the object, if it is there. Raises ``OSError``."""
@@ -163,6 +198,79 @@ class S3Target(FileTarget):
         return f"S3Target({self.url!r})"
 
 
+class S3FlagTarget(Target):
+    """The folder ``s3://bucket/prefix/``, which is there when the object called ``flag`` is in it.
+
+    For what many write into: others, like Spark, or a body of ours, which calls ``publish`` when it is complete.
+    Raises ``ValueError`` for a URL that does not end in a slash, and as ``S3Target``.
+    """
+
+    def __init__(self, url: str, *, flag: str = "_SUCCESS", store: S3Store = _AWS) -> None:
+        if not isinstance(url, str) or not url.endswith("/"):
+            raise ValueError(f"S3FlagTarget({url!r}): expected s3://bucket/prefix/, with a slash at its end")
+        self.url = url
+        self.flag = S3Target(url + flag, store=store)
+
+    @property
+    def key(self) -> str:  # type: ignore[override]  # read-only here, an attribute in a user's own class
+        """That of the flag."""
+        return self.flag.key
+
+    async def exists(self) -> bool:
+        """Whether the flag is there. Raises ``TargetStateUnknown``."""
+        return await self.flag.exists()
+
+    @classmethod
+    async def exists_many(cls, targets: Sequence[S3FlagTarget]) -> list[bool | BaseException]:
+        """An answer for each, as ``S3Target.exists_many``."""
+        return await S3Target.exists_many([target.flag for target in targets])
+
+    def target(self, name: str, *, codec: Codec[Any] | None = None) -> S3Target:
+        """What is called ``name`` in the folder. Raises ``ValueError`` for a name that is no key."""
+        return S3Target(self.url + name, store=self.flag.store, codec=codec)
+
+    async def publish(self) -> None:
+        """Say that the folder is complete. Raises ``OSError``, ``TaskCancelled``."""
+        async with self.flag.open("wb"):
+            pass
+
+    async def list(self) -> list[str]:
+        """The names of all that is in the folder, and below, but for the flag. Raises ``OSError``."""
+        prefix = self.url.removeprefix(f"s3://{self.flag.bucket}/")
+        names = []
+        try:
+            async for page in self.flag.store.pages("list_objects_v2", Bucket=self.flag.bucket, Prefix=prefix):
+                names += [entry["Key"][len(prefix) :] for entry in page.get("Contents", ())]
+        except FAILURES as error:
+            raise translate(error, f"{self.url} cannot be listed") from error
+        return [name for name in names if prefix + name != self.flag.name]
+
+    async def remove(self) -> None:
+        """Remove the flag, and then everything else that is in the folder, and below. Raises ``OSError``."""
+        await self.flag.remove()
+        names = await self.list()
+        prefix = self.url.removeprefix(f"s3://{self.flag.bucket}/")
+        for at in range(0, len(names), 1000):  # as many as a request takes
+            objects = [{"Key": prefix + name} for name in names[at : at + 1000]]
+            try:
+                answer = await self.flag.store.call(
+                    "delete_objects", Bucket=self.flag.bucket, Delete={"Objects": objects, "Quiet": True}
+                )
+            except FAILURES as error:
+                raise translate(error, f"{self.url} cannot be removed") from error
+            if failed := answer.get("Errors"):
+                raise OSError(f"{self.url}: {len(failed):,} objects are still there, first {failed[0]}")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, S3FlagTarget) and other.flag == self.flag
+
+    def __hash__(self) -> int:
+        return hash(self.flag)
+
+    def __repr__(self) -> str:
+        return f"S3FlagTarget({self.url!r})"
+
+
 def _parts_of(url: str) -> tuple[str, str]:
     """The bucket and the key. Raises ``ValueError``, ``TypeError``."""
     if not isinstance(url, str):
@@ -174,10 +282,12 @@ def _parts_of(url: str) -> tuple[str, str]:
         raise ValueError(f"S3Target({url!r}): {bucket!r} cannot be the name of a bucket")
     if _CONTROL.search(key):
         raise ValueError(f"S3Target({url!r}): a key must not have control characters")
-    if len(key.encode()) > 1024:
-        raise ValueError(
-            f"S3Target({url[:80]!r}...): a key has at most 1,024 bytes; this one has {len(key.encode()):,}"
-        )
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"S3Target({url!r}): the key cannot be written in UTF-8") from None
+    if size > 1024:
+        raise ValueError(f"S3Target({url[:80]!r}...): a key has at most 1,024 bytes; this one has {size:,}")
     if any(segment in {"", ".", ".."} for segment in key.split("/")):
         raise ValueError(f"S3Target({url!r}): a key must not have empty, '.' or '..' segments: tools differ about them")
     return bucket, key

@@ -12,8 +12,11 @@ from .store import S3Store
 
 __all__ = ["present"]
 
+PAGE = 1000
+"""Keys in a page: as many as a store gives."""
+
 WORTH = 10
-"""Keys that a page must answer on average. A page has 1,000 and costs the store about as much as ten questions."""
+"""Keys that a page must answer on average: a page costs the store about as much as ten questions."""
 
 AT_ONCE = 50
 
@@ -55,7 +58,7 @@ async def _listed(store: S3Store, bucket: str, keys: list[str]) -> Found:
         # Not from the key itself, which would be left out: from what stands right before it.
         after = max(after, keys[at][:-1], key=str.encode)
         try:
-            page = await store.call("list_objects_v2", Bucket=bucket, Prefix=prefix, StartAfter=after)
+            page = await store.call("list_objects_v2", Bucket=bucket, Prefix=prefix, StartAfter=after, MaxKeys=PAGE)
         except ClientError as error:
             if status_of(error) in {403, 404, 501}:
                 break  # not allowed, say: each key is asked for, and tells

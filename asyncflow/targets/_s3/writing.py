@@ -23,8 +23,14 @@ __all__ = ["S3Sink"]
 PART = 8 * 1024 * 1024
 """Bytes of a part. Each thousand of parts doubles it: a store takes 10,000 of them, and objects of 5 TB."""
 
+COPIED = 1024 * 1024 * 1024
+"""Bytes of a part that the store copies by itself: it takes 5 GB at most, and copies parts at the same time."""
+
 AT_ONCE = 4
 """Parts on their way. With the one that is being filled they are what a large object costs in memory."""
+
+
+_KEPT = ("ContentType", "ContentEncoding", "ContentLanguage", "ContentDisposition", "CacheControl")
 
 
 class S3Sink:
@@ -44,6 +50,7 @@ class S3Sink:
         self._parts: dict[int, str] = {}  # ETags of those that have arrived
         self._begun = 0  # parts
         self._place = ""  # in the journal
+        self._details: dict[str, Any] = {"Metadata": self._publishing.metadata}
 
     async def write(self, data: bytes) -> None:
         """Keep ``data``, and send what makes whole parts. Raises ``OSError``."""
@@ -53,7 +60,7 @@ class S3Sink:
             whole = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
             self._chunks = [whole[size:]] if len(whole) > size else []
             self._waiting = len(whole) - size
-            await self._send(whole[:size] if len(whole) > size else whole)
+            await self._send("upload_part", {"Body": BytesIO(whole[:size] if len(whole) > size else whole)})
 
     async def commit(self) -> None:
         """Make it visible. Raises ``OSError``, ``TaskCancelled``."""
@@ -63,26 +70,44 @@ class S3Sink:
             await publish(self._attempt, self._lock, lambda: self._put(data))
             return
         if data:
-            await self._send(data)
+            await self._send("upload_part", {"Body": BytesIO(data)})
         while self._sending:
             await self._one_arrives()
         await publish(self._attempt, self._lock, self._complete)
 
+    async def copy(self, source: dict[str, str], found: dict[str, Any]) -> None:
+        """Have the store copy another object of its own, of which HEAD has ``found`` this. Raises ``OSError``."""
+        self._details = {
+            "Metadata": {**found.get("Metadata", {}), **self._publishing.metadata},
+            **{name: found[name] for name in _KEPT if name in found},
+        }
+        size = found["ContentLength"]
+        for at in range(0, size, COPIED):
+            what = {
+                "CopySource": source,
+                "CopySourceRange": f"bytes={at}-{min(at + COPIED, size) - 1}",
+                "CopySourceIfMatch": found["ETag"],
+            }
+            await self._send("upload_part_copy", what)
+
+    @property
+    def lost(self) -> bool:
+        """Whether somebody else has been quicker, and this was dropped."""
+        return self._attempt is not None and self._attempt.lost is not None and self._lock in self._attempt.lost
+
     async def _put(self, data: bytes) -> None:
         body: Any = data if len(data) <= 1024 * 1024 else BytesIO(data)  # aiohttp wants no large bytes
         await self._publishing.make_visible(
-            lambda **condition: self._store.call(
-                "put_object", **self._where, Body=body, Metadata=self._publishing.metadata, **condition
-            )
+            lambda **condition: self._store.call("put_object", **self._where, **self._details, Body=body, **condition)
         )
 
-    async def _send(self, part: bytes) -> None:
+    async def _send(self, operation: str, part: dict[str, Any]) -> None:
         if not self._upload:
             await self._begin()
         while len(self._sending) >= AT_ONCE:
             await self._one_arrives()
         self._begun += 1
-        task = asyncio.get_running_loop().create_task(self._upload_part(self._begun, part))
+        task = asyncio.get_running_loop().create_task(self._store_part(operation, self._begun, part))
         self._sending.add(task)
 
     async def _one_arrives(self) -> None:
@@ -90,20 +115,16 @@ class S3Sink:
         for task in done:
             task.result()
 
-    async def _upload_part(self, number: int, part: bytes) -> None:
+    async def _store_part(self, operation: str, number: int, part: dict[str, Any]) -> None:
         try:
-            answer = await self._store.call(
-                "upload_part", **self._where, UploadId=self._upload, PartNumber=number, Body=BytesIO(part)
-            )
+            answer = await self._store.call(operation, **self._where, UploadId=self._upload, PartNumber=number, **part)
         except FAILURES as error:
             raise translate(error, f"{self._name}: part {number} could not be stored") from error
-        self._parts[number] = answer["ETag"]
+        self._parts[number] = answer.get("CopyPartResult", answer)["ETag"]
 
     async def _begin(self) -> None:
         try:
-            answer = await self._store.call(
-                "create_multipart_upload", **self._where, Metadata=self._publishing.metadata
-            )
+            answer = await self._store.call("create_multipart_upload", **self._where, **self._details)
         except FAILURES as error:
             raise translate(error, f"{self._name} could not be stored") from error
         self._upload = answer["UploadId"]
@@ -122,7 +143,7 @@ class S3Sink:
                 **condition,
             )
         )
-        if self._attempt is not None and self._attempt.lost and self._lock in self._attempt.lost:
+        if self.lost:
             await self.discard()
         self._upload = ""
         journal.unfinished.discard(self._place)

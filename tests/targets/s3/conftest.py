@@ -12,6 +12,7 @@ import pytest
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession, get_session
 
+from asyncflow.targets.s3 import S3Store
 from examples.servers import S3Server, seaweedfs
 from examples.servers import moto as moto_server
 from tests.servers import had
@@ -93,3 +94,14 @@ async def failing(session: AioSession, s3: S3Server, proxy: FaultS3) -> AsyncIte
     """A plain client of ``s3`` by way of ``proxy``."""
     async with create_client(session, s3, proxy.endpoint) as client:
         yield client
+
+
+def store_of(server: S3Server, endpoint: str | None = None, **options: Any) -> S3Store:
+    """The server as targets know it; the ``endpoint`` may be that of a proxy."""
+    return S3Store(
+        endpoint_url=endpoint or server.endpoint,
+        access_key=server.access_key,
+        secret_key=server.secret_key,
+        region=server.region,
+        **options,
+    )
