@@ -137,7 +137,7 @@ SMALL = 64 * 1024
 
 
 class Body(BytesIO):
-    """A body that is sent as it is taken. The library waits for ever for a store that takes no more: here, ``patience`` s."""
+    """A body that is sent piece by piece. A store that takes no more is waited for ``patience`` seconds, not for ever."""
 
     def __init__(self, data: bytes, patience: float) -> None:
         super().__init__(data)
