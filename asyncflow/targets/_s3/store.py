@@ -137,7 +137,7 @@ SMALL = 64 * 1024
 
 
 class Body(BytesIO):
-    """A body that is sent piece by piece. A store that takes no more is waited for ``patience`` seconds, not for ever."""
+    """A body that is sent piece by piece. A store that takes no more is waited for ``patience`` seconds at most."""
 
     def __init__(self, data: bytes, patience: float) -> None:
         super().__init__(data)
