@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Literal, get_args
+from weakref import WeakValueDictionary
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
@@ -56,6 +57,7 @@ class S3Store:
         for name in ("connections", "attempts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"S3Store({name}={getattr(self, name)!r}): expected 1 or more")
+        known[self.name] = self
 
     @property
     def name(self) -> str:
@@ -124,9 +126,7 @@ class S3Store:
             aws_session_token=self.session_token,
             config=config,
         )
-        client = Client(manager, await manager.__aenter__())
-        known[self.name] = self
-        return client
+        return Client(manager, await manager.__aenter__())
 
 
 # Checksums at the end of a body are newer than many of the other stores.
@@ -151,8 +151,8 @@ class Body(BytesIO):
         return data
 
 
-known: dict[str, S3Store] = {}
-"""The stores this process has talked to, by name: for what others have left there."""
+known: WeakValueDictionary[str, S3Store] = WeakValueDictionary()
+"""The stores of this process, by name: for what others have left there."""
 
 
 class Client:

@@ -225,7 +225,7 @@ def _finish(step: Mapping[str, Any]) -> None:
 def _known(name: str) -> S3Store:
     store = known.get(name)
     if store is None:
-        raise OSError("a store that this process has not talked to")
+        raise OSError("a store that this process does not know")
     return store
 
 

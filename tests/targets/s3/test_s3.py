@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -345,6 +346,50 @@ asyncio.run(main())
     assert not await target.exists()
     await asyncio.to_thread(journal.clean)
     assert not await uploads()
+
+
+CRASH = """
+import asyncio, os, sys
+from asyncflow import LocalTarget, Task, run
+from asyncflow.targets._draft import Draft
+from asyncflow.targets.s3 import S3Store, S3Target
+from asyncflow.targets.together import together
+
+endpoint, access_key, secret_key, place, folder, crashes = sys.argv[1:]
+store = S3Store(endpoint_url=endpoint, access_key=access_key, secret_key=secret_key)
+if crashes == "yes":
+    publish = Draft.publish
+    Draft.publish = lambda draft: (publish(draft), os._exit(9))
+
+class Both(Task):
+    def output(self):
+        return [LocalTarget(folder + "/local"), S3Target(place + "/remote", store=store)]
+    async def run(self):
+        print("both", flush=True)
+        async with together(*[target.open("w") for target in self.output()]) as files:
+            for file in files:
+                await file.write("x" * 1000)
+
+run(Both()).raise_for_failure()
+"""
+
+
+async def test_a_crash_before_the_last_publish_is_made_good(
+    s3: S3Server, place: str, tmp_path: Path, client: Any
+) -> None:
+    def start(crashes: str) -> list[str]:
+        arguments = [s3.endpoint, s3.access_key, s3.secret_key, place, str(tmp_path), crashes]
+        process = subprocess.run([sys.executable, "-c", CRASH, *arguments], capture_output=True, text=True)
+        assert process.returncode == (9 if crashes == "yes" else 0), process.stderr
+        return process.stdout.split()
+
+    target = S3Target(f"{place}/remote", store=store_of(s3))
+    assert await asyncio.to_thread(start, "yes") == ["both"]
+    assert (tmp_path / "local").exists()
+    assert not await target.exists()
+    assert await asyncio.to_thread(start, "no") == [], "the body was run again"
+    assert await get(target) == b"x" * 1000
+    assert not (await client.list_multipart_uploads(Bucket=target.bucket)).get("Uploads")
 
 
 async def test_codecs(store: S3Store, place: str) -> None:
