@@ -78,6 +78,8 @@ from .target import Target
 from .targets._file import FileTarget
 from .targets.local import LocalTarget
 from .targets.memory import MemoryTarget
+from .targets.together import together
+from .targets.urls import target_for
 
 __all__ = [
     "Abandoned",
@@ -157,6 +159,8 @@ __all__ = [
     "plan",
     "run",
     "start",
+    "target_for",
     "task",
+    "together",
     "value",
 ]

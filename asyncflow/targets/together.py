@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any
@@ -87,7 +86,11 @@ class together:
 
 def _place(steps: list[Any]) -> str:
     """What another process has to do if this one is killed now; nothing where it could not do all of it."""
-    return json.dumps(steps) if len(steps) > 1 and None not in steps else ""
+    if len(steps) < 2 or None in steps:
+        return ""
+    import json
+
+    return json.dumps(steps)
 
 
 class _Group:
