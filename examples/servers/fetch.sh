@@ -31,3 +31,8 @@ fetch() {
 if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
   exit 0
 fi
+
+# Two servers for FTP, which Debian does not install side by side, and the libraries they bring along.
+fetch proftpd proftpd-core proftpd-mod-crypto libhashkit2 libhiredis0.14 \
+  libmemcached11 libmemcachedutil2 libpcre2-posix3
+fetch vsftpd vsftpd libwrap0
