@@ -15,11 +15,13 @@ import socket
 import ssl
 from collections.abc import Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import aioftp
 from aioftp.common import SSLSessionBoundContext
 
+from ...threads import files
 from . import server as servers
 from .server import Server
 
@@ -271,8 +273,22 @@ class Connection(aioftp.Client):
         return SSLSessionBoundContext(ssl.PROTOCOL_TLS_CLIENT, context=ssl_object.context, session=ssl_object.session)
 
     async def _open_connection(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """The control connection, to the first of the host's addresses that takes it."""
         implicit = self.context if self.server.tls == "implicit" else None
-        return await asyncio.open_connection(host, port, ssl=implicit)
+        loop = asyncio.get_running_loop()
+        # asyncio looks names up in its default pool, for whose threads asyncio.run waits at its end.
+        found = await loop.run_in_executor(files, partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM))
+        problem: OSError = ConnectionRefusedError(f"{host} has no address")
+        for *_, address in found:
+            try:
+                return await asyncio.open_connection(
+                    *(address[0], port), ssl=implicit, server_hostname=host if implicit else None
+                )
+            except ssl.SSLError:
+                raise
+            except OSError as error:
+                problem = error
+        raise problem
 
     async def last_word(self) -> Reply:
         """The reply that ends a transfer. Raises ``OSError`` where none comes; it is broken then."""
@@ -297,7 +313,7 @@ class Connection(aioftp.Client):
         """Close it at once, unheard."""
         self.broken = True
         if self._stream is not None:
-            self._stream.writer.transport.abort()
+            _cut(self._stream.writer)
 
 
 class Transfer:
@@ -332,7 +348,12 @@ class Transfer:
 
     def abort(self) -> None:
         """Close it at once."""
-        self.writer.transport.abort()
+        _cut(self.writer)
+
+
+def _cut(writer: asyncio.StreamWriter) -> None:
+    with suppress(AttributeError):  # of asyncio's: a transport that has come to its end has no loop any more
+        writer.transport.abort()
 
 
 def _tune(sock: socket.socket, *, buffer: int = 0) -> None:

@@ -14,6 +14,9 @@ from .listing import Listing, list_folder
 
 __all__ = ["is_there", "many_there", "modified", "refusal", "size_of"]
 
+LOOKS = 2
+"""How often a folder that cannot be listed is looked for."""
+
 MANY = 3
 """From so many names in one folder on, its listing is fewer round trips than a question about each."""
 
@@ -60,11 +63,15 @@ async def _listed(connection: Connection, path: str) -> bool:
     folder, name = posixpath.split(path)
     if not name:
         raise TargetStateUnknown(f"{connection.server.name} does not list {path}")
-    listing = await list_folder(connection, folder)
-    if listing is None:
-        if await _is_folder(connection, folder):
-            raise TargetStateUnknown(f"{connection.server.name} does not say whether {path} is there, nor list {folder}")
-        return False
+    for _ in range(LOOKS):
+        listing = await list_folder(connection, folder)
+        if listing is not None:
+            break
+        if not await _is_folder(connection, folder):
+            return False
+        # It is there: it may not be read, or was made just now.
+    else:
+        raise TargetStateUnknown(f"{connection.server.name} neither says whether {path} is there, nor lists {folder}")
     answer = listing.has(name)
     if answer is None:
         raise TargetStateUnknown(f"{connection.server.name} lists {folder} in a form that does not tell whether it has {name!r}")
