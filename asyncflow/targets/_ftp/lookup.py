@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Sequence
 
 from ...errors import TargetStateUnknown
@@ -90,9 +91,14 @@ async def _is_folder(connection: Connection, path: str) -> bool:
 
 
 async def size_of(connection: Connection, path: str) -> int | None:
-    """Its size in bytes; None if the server does not tell. Raises ``OSError``."""
+    """Its size in bytes; None if the server does not tell, or has no such file. Raises ``OSError``."""
     reply = await connection.knows(f"SIZE {path}")
-    number = reply.lines[-1].strip() if reply is not None and reply.code == 213 else ""
+    if reply is not None:
+        number = reply.lines[-1].strip() if reply.code == 213 else ""
+    else:
+        reply = await connection.knows(f"MLST {path}")
+        found = re.search(r"(?i)(?:^|[\s;])size=(\d+);", " ".join(reply.lines)) if reply is not None else None
+        number = found[1] if found is not None else ""
     return int(number) if number.isdigit() else None
 
 

@@ -174,6 +174,9 @@ class FTPSink:
         self._temp = posixpath.join(self._folder, f".af-{token}{name}.part")
         await in_thread(journal.note, "ftp", self._server.url(self._folder))
         journal.unfinished.add(self._place)
+        return await self._begin_again(connection)
+
+    async def _begin_again(self, connection: Connection) -> Transfer | Reply:
         begun = await connection.begin(f"STOR {self._temp}")
         if isinstance(begun, Reply) and begun.code in (450, 550, 553):  # there may be no such folder
             await _make_folder(connection, self._folder)
@@ -187,7 +190,9 @@ class FTPSink:
                 f"{there:,}; those from {self._confirmed:,} on could be sent again"
             )
         self._sent = there
-        return await connection.begin(f"{'APPE' if there else 'STOR'} {self._temp}")
+        if not there:
+            return await self._begin_again(connection)
+        return await connection.begin(f"APPE {self._temp}")
 
     async def _steady_size(self, connection: Connection) -> int | None:
         """What the server has of it, once a session that was cut off does not write any more."""
