@@ -120,8 +120,12 @@ async def _by_list(connection: Connection, folder: str) -> Listing | None:
         if said is None:
             return None
         listing = Listing.of_lines(said[0])
-        # vsftpd's only word on what it may not read is "226 Transfer done (but failed to open directory)."
-        listing.proven = listing.proven or not any("fail" in line.lower() for line in said[1].lines)
+        # Without "." an empty folder looks as one that may not be read. It is believed where nothing better is known, and
+        # the server does not say so: to vsftpd it is "226 Transfer done (but failed to open directory)."
+        lacks = connection.lacks
+        best = "MLSD" in lacks and ("STAT" in lacks or not _PLAIN.fullmatch(folder))
+        failed = any("fail" in line.lower() for line in said[1].lines)
+        listing.proven = listing.proven or (best and not failed)
     return listing
 
 
@@ -150,4 +154,6 @@ async def _listed(connection: Connection, command: str) -> tuple[list[str], Repl
     if not last.good:
         raise ConnectionResetError(f"a listing has not come to its end: {last.code} {' '.join(last.lines)}")
     text = b"".join(parts).decode("utf-8", "surrogateescape")
+    if text and not text.endswith("\n"):
+        raise ConnectionResetError("a listing has been cut off in a line")
     return [line.removesuffix("\r") for line in text.split("\n") if line.strip("\r")], last

@@ -272,7 +272,7 @@ class FTPSink:
                 return
             raise OSError(f"{self._key} cannot be published: {self._temp} is gone")
         reply = await self._move(connection)
-        if not reply.good and await size_of(connection, self._path) is not None:
+        if not reply.good and await is_there(connection, self._path):
             # This server renames to names that are free. There is a moment without the file, and never half of one.
             await connection.must(f"DELE {self._path}", f"{self._key} cannot be replaced", 250, 200)
             reply = await self._move(connection)
