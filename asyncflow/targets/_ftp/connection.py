@@ -89,6 +89,7 @@ class Connection(aioftp.Client):
         self.lacks = lacks  # commands that the server does not know; shared by all its connections
         self.broken = False
         self.since = 0.0  # when it was last used
+        self._opened = False
         self._pending = False  # a command has not got its last reply yet
 
     @classmethod
@@ -116,6 +117,7 @@ class Connection(aioftp.Client):
             await self._must("PROT P", 200)
         await self._ask("OPTS UTF8 ON")  # some want to be told; whatever the answer is
         await self._must("TYPE I", 200)
+        self._opened = True
 
     async def _log_in(self, secret: str) -> None:
         server = self.server
@@ -207,7 +209,9 @@ class Connection(aioftp.Client):
                 self.abort()
             if isinstance(error, TimeoutError):
                 raise TimeoutError(f"{what}: {self.server.name} has not answered for {patience:g} s") from None
-            if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLCertVerificationError):
+            if isinstance(error, ssl.SSLError):  # one of those on certificates is a ValueError
+                if not self._opened:
+                    raise
                 raise ConnectionResetError(f"{what}: TLS with {self.server.name} broke off: {error.reason}") from None
             if isinstance(error, ValueError):  # a line without an end
                 raise ConnectionError(f"{self.server.name} does not speak FTP: {error}") from None

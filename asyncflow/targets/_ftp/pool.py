@@ -204,8 +204,8 @@ class Pool:
                 self._full_until = asyncio.get_running_loop().time() + FULL
                 self.count -= 1
                 return None
-            if isinstance(problem, PermissionError):
-                raise problem
+            if isinstance(problem, PermissionError) or (problem.errno is None and not _passing(problem)):
+                raise problem  # the server's last word on it
             if tries < TRIES:
                 await pause(tries)
         raise Unreachable(f"{self.server.name} cannot be reached: {problem}") from problem
@@ -214,6 +214,10 @@ class Pool:
 def _untrusted(server: Server, error: ssl.SSLError) -> OSError:
     words = getattr(error, "verify_message", None) or error.reason or str(error)
     return OSError(f"no TLS with {server.name}: {words}; where its certificate is of your own, give ca=FILE")
+
+
+def _passing(problem: OSError) -> bool:
+    return isinstance(problem, (ConnectionError, TimeoutError))
 
 
 async def pause(tries: int) -> None:
