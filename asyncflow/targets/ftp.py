@@ -44,9 +44,9 @@ class FTPTarget(FileTarget):
     Args:
         host, port: where the server is; the port is 21 by default, 990 with implicit TLS.
         user: "anonymous" by default.
-        password: in the pickles of the target, where it is given. Left out, it is looked up in ``~/.netrc`` (or the file
-            that ``NETRC`` names), the place where curl and Python's other clients look, as a connection is made: it is
-            in no pickle, no key, no log then.
+        password: in the pickles of the target, where it is given. Left out, it is looked up in ``~/.netrc`` (or the
+            file that ``NETRC`` names), where curl and others look, as a connection is made: it is in no pickle then.
+            It is never in a key, a log or an error.
         tls: "explicit" (AUTH TLS), "implicit", or "none". The certificate is verified, for data as well.
         ca: a file with the certificates to trust, in place of the system's.
         codec: how values are written and read.
@@ -60,7 +60,7 @@ class FTPTarget(FileTarget):
     Raises ``TypeError`` and ``ValueError`` for values that cannot be right.
     """
 
-    __slots__ = ("codec", "key", "path", "server")
+    __slots__ = ("_key", "codec", "path", "server")
 
     def __init__(
         self,
@@ -75,7 +75,9 @@ class FTPTarget(FileTarget):
         codec: Codec[Any] | None = None,
     ) -> None:
         if not isinstance(host, str) or not re.fullmatch(r"[\w.:%-]+", host):
-            raise ValueError(f"FTPTarget(host={host!r}): expected a host name or an address, without user, port or path")
+            raise ValueError(
+                f"FTPTarget(host={host!r}): expected a host name or an address, without user, port or path"
+            )
         if tls not in get_args(Tls):
             raise ValueError(f"FTPTarget(tls={tls!r}): expected 'none', 'explicit' or 'implicit'")
         if port is None:
@@ -83,7 +85,9 @@ class FTPTarget(FileTarget):
         if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
             raise ValueError(f"FTPTarget(port={port!r}): expected a number from 1 to 65535")
         if ca is not None and tls == "none":
-            raise ValueError(f"FTPTarget(ca={os.fspath(ca)!r}): without TLS no certificate is seen; give tls='explicit'")
+            raise ValueError(
+                f"FTPTarget(ca={os.fspath(ca)!r}): without TLS no certificate is seen; give tls='explicit'"
+            )
         _check_word("user", user, shown=repr(user))
         if password is not None:
             _check_word("password", password, shown="...")
@@ -91,11 +95,16 @@ class FTPTarget(FileTarget):
         self.server: Server = Server(host.lower(), port, user, password, tls, authority)
         self.path: str = _checked_path(path)
         self.codec = check_codec(codec)
-        self.key = f"ftp://{self.server.name}{self.path}"
+        self._key = f"ftp://{self.server.name}{self.path}"
+
+    @property
+    def key(self) -> str:  # type: ignore[override]  # read-only here, an attribute in a user's own class
+        """``ftp://user@host:port/path``, however it is protected."""
+        return self._key
 
     @classmethod
     def from_url(cls, url: str, *, password: str | None = None, codec: Codec[Any] | None = None) -> FTPTarget:
-        """The file that a URL names: ``ftp://user@host:port/path``, ``ftpes://`` (explicit TLS), ``ftps://`` (implicit).
+        """The file at a URL: ``ftp://user@host:port/path``, ``ftpes://`` (explicit TLS), ``ftps://`` (implicit).
 
         What is no letter, digit or ``-._~/`` is written with per cent signs (``%20``); ``?ca=FILE`` may follow. A
         password may be in it, but is better not. Raises ``ValueError``.
@@ -103,7 +112,13 @@ class FTPTarget(FileTarget):
         server, path = parse(url)
         given = password if password is not None else server.password
         return cls(
-            *(server.host, path), port=server.port, user=server.user, password=given, tls=server.tls, ca=server.ca, codec=codec
+            *(server.host, path),
+            port=server.port,
+            user=server.user,
+            password=given,
+            tls=server.tls,
+            ca=server.ca,
+            codec=codec,
         )
 
     async def exists(self) -> bool:
@@ -138,7 +153,9 @@ class FTPTarget(FileTarget):
         return answers
 
     @overload
-    def open(self, mode: Literal["r"] = "r", *, encoding: str = ..., newline: str | None = ...) -> RemoteReading[str]: ...
+    def open(
+        self, mode: Literal["r"] = "r", *, encoding: str = ..., newline: str | None = ...
+    ) -> RemoteReading[str]: ...
     @overload
     def open(self, mode: Literal["rb"]) -> RemoteReading[bytes]: ...
     @overload

@@ -1,7 +1,7 @@
 """FTP servers: ProFTPD, which can do most of what there is, and vsftpd, which knows no MLSD.
 
 Both say the same of themselves (an ``FtpServer``) and keep their files in a folder on this disk, where a test sees what
-the server has. TLS is ``None``, ``"explicit"`` (``AUTH TLS``) or ``"implicit"``; its certificate is made for the occasion.
+the server has. TLS is ``None``, ``"explicit"`` (``AUTH TLS``) or ``"implicit"``; a certificate is made each time.
 """
 
 from __future__ import annotations
@@ -85,7 +85,13 @@ def _proftpd_tls(folder: Path, tls: Tls) -> list[str]:
     if modules is None:
         raise ServerMissing(f"proftpd's mod_tls (proftpd-mod-crypto) is not on this machine: {HINT}")
     return [
-        *(f"ModulePath {modules}", "LoadModule mod_tls.c", "TLSEngine on", "TLSRequired on", f"TLSLog {folder}/tls.log"),
+        *(
+            f"ModulePath {modules}",
+            "LoadModule mod_tls.c",
+            "TLSEngine on",
+            "TLSRequired on",
+            f"TLSLog {folder}/tls.log",
+        ),
         *(f"TLSRSACertificateFile {folder}/cert.pem", f"TLSRSACertificateKeyFile {folder}/key.pem"),
         *(("TLSOptions UseImplicitSSL",) if tls == "implicit" else ()),
     ]

@@ -1,9 +1,9 @@
 """A connection to an FTP server: aioftp's, mended.
 
 aioftp 0.28 shakes hands on a data connection before it sends the command, which ProFTPD, vsftpd and Pure-FTPd wait for
-(RFC 4217); decodes what is no UTF-8 with an exception; has one time-out for everything, by a call that swallows cancels on
-Python 3.11; and goes on after a cancel, where every answer is that to the question before. Here each of these is
-an end: the connection is ``broken``, and of no more use to anybody.
+(RFC 4217). It raises at what is no UTF-8, has one time-out for everything, by a call that swallows cancels on Python
+3.11, and goes on after a cancel, when every answer is that to the question before. Here a cancel, a time-out or an
+answer out of order is the end: the connection is ``broken``, and of no more use to anybody.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Reply(NamedTuple):
         return OSError(words)
 
 
-class Connection(aioftp.Client):
+class Connection(aioftp.BaseClient):
     """A control connection, logged in. One command at a time.
 
     ``broken`` once a command was cancelled, was not answered in time, or not in order; it is closed then.
@@ -101,7 +101,7 @@ class Connection(aioftp.Client):
 
     async def _begin(self, secret: str) -> None:
         server = self.server
-        await aioftp.BaseClient.connect(self, server.host, server.port)
+        await self.connect(server.host, server.port)
         _tune(self.stream.writer.get_extra_info("socket"))
         greeting = await self._reply()
         while greeting.code == 120:  # ready in some minutes
@@ -138,7 +138,7 @@ class Connection(aioftp.Client):
     # Commands ---------------------------------------------------------------------------------------------
 
     async def ask(self, command: str, *, patience: float | None = None) -> Reply:
-        """Send ``command``, and give the last reply to it. Raises ``OSError`` where there is none; it is broken then."""
+        """Send ``command``, and give the last reply to it. Raises ``OSError`` where there is none: it is broken."""
         return await self._within(patience or COMMAND, self._ask(command), command.partition(" ")[0])
 
     async def must(self, command: str, what: str, *codes: int) -> Reply:
@@ -272,7 +272,7 @@ class Connection(aioftp.Client):
         return address
 
     def _of_same_session(self) -> ssl.SSLContext:
-        """Servers want the data connection to be of the control connection's session, so that nobody else can have it."""
+        """Servers want a data connection to be of the control connection's session, so that nobody else has it."""
         ssl_object = self.stream.writer.get_extra_info("ssl_object")
         return SSLSessionBoundContext(ssl.PROTOCOL_TLS_CLIENT, context=ssl_object.context, session=ssl_object.session)
 
@@ -286,7 +286,7 @@ class Connection(aioftp.Client):
         for *_, address in found:
             try:
                 return await asyncio.open_connection(
-                    *(address[0], port), ssl=implicit, server_hostname=host if implicit else None
+                    *(str(address[0]), port), ssl=implicit, server_hostname=host if implicit else None
                 )
             except ssl.SSLError:
                 raise

@@ -120,8 +120,8 @@ async def _by_list(connection: Connection, folder: str) -> Listing | None:
         if said is None:
             return None
         listing = Listing.of_lines(said[0])
-        # Without "." an empty folder looks as one that may not be read. It is believed where nothing better is known, and
-        # the server does not say so: to vsftpd it is "226 Transfer done (but failed to open directory)."
+        # Without "." an empty folder looks as one that may not be read. It is believed where nothing better is known,
+        # and the server does not say so: to vsftpd it is "226 Transfer done (but failed to open directory)."
         lacks = connection.lacks
         best = "MLSD" in lacks and ("STAT" in lacks or not _PLAIN.fullmatch(folder))
         failed = any("fail" in line.lower() for line in said[1].lines)

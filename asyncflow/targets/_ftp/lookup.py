@@ -75,7 +75,7 @@ async def _listed(connection: Connection, path: str) -> bool:
         raise TargetStateUnknown(f"{connection.server.name} neither says whether {path} is there, nor lists {folder}")
     answer = listing.has(name)
     if answer is None:
-        raise TargetStateUnknown(f"{connection.server.name} lists {folder} in a form that does not tell whether it has {name!r}")
+        raise TargetStateUnknown(f"whether {name!r} is in the listing of {folder} cannot be told from its lines")
     return answer
 
 

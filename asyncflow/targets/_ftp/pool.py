@@ -1,7 +1,7 @@
 """Connections to one server: few, shared, and never used again after anything has gone wrong on them.
 
-A handle that is open but not at work *parks* its connection here: whoever finds none free has the one parked longest let
-go of it. So bodies that each read one file and write another cannot wait for each other's connections for ever.
+A handle that is open but not at work *parks* its connection here: whoever finds none free has the one parked longest
+let go of it. So bodies that each read one file and write another cannot wait for each other's connections for ever.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FULL = 10.0
 """Seconds for which no more connections are tried after the server has said that there are too many."""
 
 TRIES = 4
-"""How often a connection is tried, and a question asked; the pauses between are ``PAUSE`` seconds, doubled each time."""
+"""How often a connection is tried, and a question asked; with pauses of ``PAUSE`` seconds, doubled each time."""
 
 PAUSE = 0.1
 

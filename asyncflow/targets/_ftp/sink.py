@@ -118,6 +118,7 @@ class FTPSink:
 
     async def _send(self, pool: Pool) -> None:
         transfer = await self._under_way(pool)
+        assert transfer is not None
         await self._send_rest(transfer)
         assert self._pool is not None
         self._pool.park(transfer.connection, self._let_go)
@@ -150,7 +151,7 @@ class FTPSink:
         self._give()
 
     async def _under_way(self, pool: Pool, *, may_be_done: bool = False) -> Transfer | None:
-        """The transfer that goes on with what has not been sent; None, if allowed, where there is nothing left of it."""
+        """The transfer that goes on with what has not been sent; None, if allowed, where nothing is left of it."""
         if self._transfer is not None and self._pool is not None:
             if self._pool.unpark(self._transfer.connection):
                 return self._transfer

@@ -17,8 +17,8 @@ with it, and nothing of it is given away before the server has said that it was 
 class FTPSource:
     """The bytes of the file at ``path``.
 
-    A break is mended by another connection that begins (REST) where the last one ended, as long as the file has the size
-    and the time of modification it had; a few times for each ``read``.
+    A break is mended by another connection that begins (REST) where the last one ended, as long as the file has the
+    size and the time of modification it had; a few times for each ``read``.
     """
 
     def __init__(self, server: Server, path: str) -> None:

@@ -19,8 +19,8 @@ BLOCK = 16 * 1024
 class Fault:
     """What goes wrong, ``times`` times.
 
-    ``at_bytes``: when so much has gone over a data connection, ``cut`` is closed (reset). ``command``: when it comes, it
-    is answered with ``answer``, if there is one, and else ``cut`` is closed: before the server hears of it, or, with
+    ``at_bytes``: when so much has gone over a data connection, ``cut`` is closed. ``command``: when it comes, it is
+    answered with ``answer``, if there is one, and else ``cut`` is closed: before the server hears of it, or, with
     ``after``, when it has answered, which nobody hears. ``reply``: the same with the reply that begins so. ``seconds``:
     instead of being closed, it is held up for so long.
     """
@@ -117,7 +117,9 @@ class _Session:
                 if self.mute and final:
                     self.cut("both")
                     return
-                fault = next((f for f in self.proxy.faults if f.reply and f.times > 0 and text.startswith(f.reply)), None)
+                fault = next(
+                    (f for f in self.proxy.faults if f.reply and f.times > 0 and text.startswith(f.reply)), None
+                )
                 if fault is not None:
                     fault.times -= 1
                     if not fault.seconds:

@@ -130,7 +130,7 @@ async def test_an_upload_survives_a_reply_that_is_lost(vs: FtpServer, fault: Fau
 async def test_a_full_disk_is_told_in_the_server_s_words(vs: FtpServer, code: int) -> None:
     """The data connection is reset, and the reason is in a reply that waits on the other one."""
     fault = Fault(cut="data", at_bytes=300_000, answer=f"{code} no space left on device", times=100)
-    async with proxied(vs, fault) as (proxy, through):
+    async with proxied(vs, fault) as (_, through):
         with pytest.raises(OSError, match=f"{code} no space left") as caught:
             await put(at(through, "file"), CONTENT * 3)
         assert caught.value.errno == errno.ENOSPC
@@ -179,7 +179,9 @@ async def test_a_download_does_not_go_on_in_another_file(vs: FtpServer) -> None:
     empty(vs)
 
 
-async def test_an_upload_of_which_too_much_is_lost_fails_honestly(vs: FtpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_upload_of_which_too_much_is_lost_fails_honestly(
+    vs: FtpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sinks, "WINDOW", 1000)
     async with proxied(vs, Fault(cut="both", at_bytes=100_000)) as (_, through):
         with pytest.raises(OSError, match="could be sent again"):

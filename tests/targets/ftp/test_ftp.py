@@ -124,11 +124,10 @@ def test_a_password_is_shown_nowhere() -> None:
 def test_no_path_is_two_commands(text: str) -> None:
     try:
         target = FTPTarget("host", f"/{text}")
-    except ValueError as error:
-        assert str(error)
-    else:
-        assert not {"\r", "\n", "\0"} & set(target.path)
-        target.path.encode()
+    except ValueError:
+        return
+    assert not {"\r", "\n", "\0"} & set(target.path)
+    target.path.encode()
 
 
 # Logins -----------------------------------------------------------------------------------------------------
@@ -140,9 +139,7 @@ async def test_every_command_is_one_line(pro: FtpServer) -> None:
             await put(at(through, name), b"x")
             assert await get(at(through, name)) == b"x"
         verbs = {command.split(" ")[0] for command in proxy.commands}
-        assert verbs <= {
-            *("USER", "PASS", "OPTS", "TYPE", "EPSV", "STOR", "SIZE", "RNFR", "RNTO", "RETR", "MDTM")
-        }
+        assert verbs <= {*("USER", "PASS", "OPTS", "TYPE", "EPSV", "STOR", "SIZE", "RNFR", "RNTO", "RETR", "MDTM")}
         await clients.close_idle()
     empty(pro)
 
@@ -159,7 +156,9 @@ async def test_a_wrong_password_is_said_without_it(pro: FtpServer) -> None:
 
 async def test_the_password_of_netrc(pro: FtpServer, tmp_path: Path) -> None:
     target = at(pro, "x", password=None)
-    with pytest.raises(TargetStateUnknown, match=r"no password for flow@localhost.*netrc: machine localhost login flow"):
+    with pytest.raises(
+        TargetStateUnknown, match=r"no password for flow@localhost.*netrc: machine localhost login flow"
+    ):
         await target.exists()
     netrc = tmp_path / "netrc"
     netrc.write_text(f"machine localhost login flow password {pro.password}\n")

@@ -169,7 +169,11 @@ async def test_a_server_without_size_and_stat(kind: type[aioftp.Server], tmp_pat
         assert await get(target) == b"content" * 50_000
         await put(target, b"again")  # it does not rename to a name in use
         assert await get(target) == b"again"
-        assert await FTPTarget.exists_many([at(server, f"deep/{n}") for n in ("a", "file", "b")]) == [False, True, False]
+        assert await FTPTarget.exists_many([at(server, f"deep/{n}") for n in ("a", "file", "b")]) == [
+            False,
+            True,
+            False,
+        ]
         assert not left(server)
 
 

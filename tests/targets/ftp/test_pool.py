@@ -117,11 +117,7 @@ async def test_connections_are_few_and_used_again(server: FtpServer) -> None:
 @pytest.mark.parametrize("limit", ["vsftpd", "proftpd"])
 async def test_a_server_that_takes_few_connections_is_waited_for(limit: str) -> None:
     """One says so with 421, the other with 530, as if the password were wrong."""
-    few = (
-        vsftpd(lines=["max_clients=3"])
-        if limit == "vsftpd"
-        else proftpd(lines=["MaxClientsPerUser 3"])
-    )
+    few = vsftpd(lines=["max_clients=3"]) if limit == "vsftpd" else proftpd(lines=["MaxClientsPerUser 3"])
     with had(few) as server:
         async with asyncio.TaskGroup() as group:
             for n in range(40):
