@@ -67,7 +67,7 @@ class Reply(NamedTuple):
     def error(self, what: str) -> OSError:
         """An ``OSError`` of the kind that the number tells, for ``what`` has not been done."""
         words = f"{what}: {self.code} {' '.join(self.lines).strip()}"
-        if self.code in (421, 425, 426):
+        if self.code in (421, 425, 426, 451):
             return ConnectionResetError(words)
         if self.code in (452, 552):
             return OSError(errno.ENOSPC, words)

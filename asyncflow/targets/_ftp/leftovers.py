@@ -10,7 +10,7 @@ from ...errors import TargetStateUnknown
 from .connection import Connection
 from .listing import list_folder
 from .lookup import is_there
-from .server import Server, parse
+from .server import Server, accepted, parse
 
 __all__: list[str] = []
 
@@ -26,7 +26,8 @@ def _clean(place: str, token: str) -> int:
 
 async def _remove(server: Server, folder: str, token: str) -> int:
     async with asyncio.timeout(PATIENCE):
-        connection = await Connection.open(server, server.context(), server.secret(), set())
+        secret = accepted.get((server.host, server.port, server.user)) or server.secret()
+        connection = await Connection.open(server, server.context(), secret, set())
         try:
             return await _remove_all(connection, folder, token)
         except TargetStateUnknown as error:

@@ -55,7 +55,7 @@ class Server:
         """
         if self.password is not None:
             return self.password
-        known = accepted.get((self.host, self.port, self.user)) or self._of_netrc()
+        known = self._of_netrc()
         if known is not None:
             return known
         if self.user in ("anonymous", "ftp"):
@@ -68,7 +68,7 @@ class Server:
     def _of_netrc(self) -> str | None:
         path = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
         try:
-            found = netrc.netrc(path).hosts.get(self.host)
+            found = netrc.netrc(path).authenticators(self.host)
         except FileNotFoundError:
             return None
         except (OSError, netrc.NetrcParseError) as error:  # its text may show what is in the file

@@ -81,13 +81,14 @@ class FTPSink:
         if self._over:
             return
         self._over = True
-        async with self._turn:
-            await self._hang_up()
-        if not self._temp or self._published:
-            return
         try:
-            async with asyncio.timeout(DISCARD), pool_of(self._server) as pool:
-                await pool.ask(self._remove)
+            async with asyncio.timeout(DISCARD):
+                async with self._turn:
+                    await self._hang_up()
+                if not self._temp or self._published:
+                    return
+                async with pool_of(self._server) as pool:
+                    await pool.ask(self._remove)
         except (OSError, TargetStateUnknown) as error:
             log.warning("a temporary of %s is left behind: %s", self._key, error)
         else:

@@ -119,7 +119,8 @@ async def test_a_user_who_may_not_list_does_not_know() -> None:
     [Fault(at_bytes=0, times=1000), Fault(cut="both", at_bytes=0, times=1000), Fault(reply="226", times=1000)],
     ids=["control", "both", "226"],
 )
-async def test_a_listing_without_an_end_is_no_answer(server: FtpServer, fault: Fault) -> None:
+async def test_a_listing_without_an_end_is_no_answer(vs: FtpServer, fault: Fault) -> None:
+    server = vs
     (server.root / "odd name").mkdir()
     async with proxied(server, dataclasses.replace(fault)) as (_, through):
         with pytest.raises(TargetStateUnknown):
@@ -127,6 +128,7 @@ async def test_a_listing_without_an_end_is_no_answer(server: FtpServer, fault: F
         many = await FTPTarget.exists_many([at(through, f"odd name/{n}") for n in range(5)])
         assert all(isinstance(answer, TargetStateUnknown) for answer in many)
         await clients.close_idle()
+    empty(server)
 
 
 # Servers that can do little ---------------------------------------------------------------------------------
