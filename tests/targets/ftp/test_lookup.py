@@ -179,6 +179,14 @@ async def test_a_server_without_size_and_stat(kind: type[aioftp.Server], tmp_pat
         assert not left(server)
 
 
+async def test_a_download_that_breaks_off_is_seen_without_a_size(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(20_000_000))
+    async with served(NoMlst, tmp_path) as server, proxied(server, Fault(cut="data", at_bytes=500_000)) as (_, through):
+        with pytest.raises(OSError, match=r"broke off|not answered"):
+            await get(at(through, "file", user="u"))
+        await clients.close_idle()
+
+
 async def test_a_line_that_nobody_can_read_leaves_its_name_open(tmp_path: Path) -> None:
     (tmp_path / "odd").write_bytes(b"")
     async with served(Factless, tmp_path) as server:
