@@ -6,6 +6,7 @@ the server has. TLS is ``None``, ``"explicit"`` (``AUTH TLS``) or ``"implicit"``
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import subprocess
@@ -66,7 +67,8 @@ def proftpd(*, tls: Tls | None = None, lines: Sequence[str] = ()) -> Iterator[Ft
             *("AllowOverwrite on", "AllowStoreRestart on", "AllowRetrieveRestart on", "MaxInstances 100", "Umask 022"),
             *(f"Port {port}", f"PidFile {folder}/pid", f"ScoreboardFile {folder}/scores", f"SystemLog {folder}/log"),
             *(f"AuthUserFile {folder}/users", f"AuthGroupFile {folder}/groups"),
-            *((f"DefaultRoot {root}",) if uid == 0 else ()),
+            *("<IfModule mod_ctrls.c>", "ControlsEngine off", "</IfModule>"),
+            *((f"DefaultRoot {root}",) if uid == 0 else (f"User {_user(uid)}", f"Group {_group(gid)}")),
             *(_proftpd_tls(folder, tls) if tls else ()),
             *lines,
         ]
@@ -146,6 +148,14 @@ def _writable(folder: Path, uid: int) -> Path:
     if os.getuid() == 0:
         os.chown(folder, uid, -1)
     return folder
+
+
+def _user(uid: int) -> str:
+    return pwd.getpwuid(uid).pw_name
+
+
+def _group(gid: int) -> str:
+    return grp.getgrgid(gid).gr_name
 
 
 def _libraries() -> dict[str, str]:

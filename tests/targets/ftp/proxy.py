@@ -153,6 +153,9 @@ class _Session:
                         due = [f for f in self.proxy.faults if f.at_bytes is not None and f.times > 0]
                         if due and passed >= (due[0].at_bytes or 0):
                             due[0].times -= 1
+                            if due[0].seconds:
+                                await asyncio.sleep(due[0].seconds)
+                                continue
                             self.cut(due[0].cut)
                             if due[0].answer:
                                 self.writer.write(due[0].answer.encode() + b"\r\n")

@@ -219,3 +219,63 @@ async def test_a_server_that_cannot_be_reached_is_no_answer() -> None:
         with pytest.raises(ConnectionError):
             await put(at(through, "file"), b"")
         await clients.close_idle()
+
+
+# Time-outs, each of its own ---------------------------------------------------------------------------------
+
+
+async def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "CONNECT", 0.05)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    target = at(FtpServer("127.0.0.1", port, "u", "p", None, None, "/", Path()), "file")
+    with pytest.raises(TargetStateUnknown, match=r"has not answered for 0\.05 s"):
+        await target.exists()
+    await clients.close_idle()
+    listener.close()
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+async def test_a_data_connection_on_which_nothing_moves(
+    vs: FtpServer, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control connection that is silent for as long is nothing to worry about."""
+    monkeypatch.setattr(connections, "IDLE", 0.2)
+    monkeypatch.setattr(connections, "NEVER_MIND", 0.1)
+    content = random.Random(1).randbytes(20_000_000)
+    (vs.root / "down").write_bytes(content)
+    async with proxied(vs, Fault(at_bytes=100_000, seconds=2)) as (proxy, through):
+        if way == "up":
+            await put(at(through, "up"), content, 2_000_000)
+        else:
+            assert await get(at(through, "down")) == content
+        assert proxy.connections == 2
+        await clients.close_idle()
+    assert (vs.root / way).read_bytes() == content
+    empty(vs)
+
+
+async def test_a_read_that_is_cancelled_goes_on_where_it_was(vs: FtpServer) -> None:
+    dice = random.Random(3)
+    (vs.root / "file").write_bytes(CONTENT)
+    parts: list[bytes] = []
+    async with at(vs, "file").open("rb") as file:
+        while True:
+            reading = asyncio.create_task(file.read(70_000))
+            await asyncio.sleep(dice.random() * 0.002)
+            reading.cancel()
+            try:
+                part = await reading
+            except asyncio.CancelledError:
+                part = await file.read(50_000)
+            if not part:
+                break
+            parts.append(part)
+    assert b"".join(parts) == CONTENT
+    await clients.close_idle()
+    empty(vs)
