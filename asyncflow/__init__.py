@@ -75,6 +75,7 @@ from .registry import get_task_class, namespace
 from .result import AttemptResult, BuildResult, TaskResult
 from .snapshot import RunSnapshot, RunStatus, TaskAtWork
 from .target import Target
+from .targets._file import FileTarget
 from .targets.local import LocalTarget
 from .targets.memory import MemoryTarget
 
@@ -101,6 +102,7 @@ __all__ = [
     "Event",
     "EventReader",
     "ExternalTask",
+    "FileTarget",
     "FloatParameter",
     "Flow",
     "FlowClosed",

@@ -49,6 +49,10 @@ class Engine(Protocol):
     def progress(self, attempt: Attempt, fraction: float, message: str) -> None:
         """Tell the listeners how far the body is."""
 
+    def creates(self, attempt: Attempt, key: str) -> bool:
+        """Whether the target called ``key`` is the body's one output, and was found missing."""
+        ...
+
 
 _fence = threading.Lock()  # held for a few instructions, by every attempt of the process
 
@@ -59,7 +63,7 @@ class Attempt:
     """One run of one task's body."""
 
     __slots__ = (
-        *("cancelled", "engine", "handle", "node", "progress", "published", "publishing", "state", "task"),
+        *("cancelled", "engine", "handle", "lost", "node", "progress", "published", "publishing", "state", "task"),
         *("time_left", "timed_out", "timer"),
     )
 
@@ -71,6 +75,7 @@ class Attempt:
         self.state = RUNNING
         self.publishing = 0  # publishes in flight; PUBLISHING is RUNNING with one or more of them
         self.published: set[str | None] | None = None  # keys made visible by this attempt's own handles
+        self.lost: set[str] | None = None  # keys that somebody else has made visible first
         self.cancelled = False  # the engine has asked the body to stop
         self.progress: tuple[float, str] | None = None  # what the body has told last
         self.timed_out = False  # because it was at work too long
@@ -104,6 +109,22 @@ class Attempt:
                 self.published = {key}
             else:
                 self.published.add(key)
+
+    def creates(self, key: str) -> bool:
+        """Whether the target called ``key`` is only to be created: what somebody else makes meanwhile stands.
+
+        So it is where it was found missing; not where it is forced, not for one output of several (the others may say
+        something else), and not once this attempt has published it itself.
+        """
+        if self.published is not None and key in self.published:
+            return False
+        return self.engine.creates(self, key)
+
+    def lose(self, key: str) -> None:
+        """Somebody else has made the target called ``key`` visible first, and what this attempt has made is dropped."""
+        if self.lost is None:
+            self.lost = set()
+        self.lost.add(key)
 
     def fence(self) -> None:
         """From now on nothing of this attempt is published; a publish in flight comes to its end first."""

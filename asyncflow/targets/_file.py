@@ -7,14 +7,16 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
 from contextvars import copy_context
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar
 
 from ..bridge import on_loop
-from ..codecs import Codec, Decoder, Encoder, RowCodec
 from ..target import Target
 from ._hops import HOP, in_thread
 from ._reading import AsyncReader
 from ._remote_reading import RemoteReader
+
+if TYPE_CHECKING:  # loaded by whoever names a codec: it brings csv, json and pickle
+    from ..codecs import Codec, Decoder, Encoder, RowCodec
 
 __all__ = ["FileTarget", "Operation", "Rows", "check_codec"]
 
@@ -49,7 +51,7 @@ class FileTarget(Target):
         raises; nothing is published then.
         """
         codec = self._codec()
-        if isinstance(codec, RowCodec):
+        if _has_rows(codec):
             return Operation(
                 self, "write(rows)", lambda: self._write_rows(codec, value), lambda: self._put_rows(codec, value)
             )
@@ -71,7 +73,7 @@ class FileTarget(Target):
         (or ``with``) closes it at once. Raises ``TypeError`` where the codec has no rows; later, what ``read`` does.
         """
         codec = self._codec()
-        if not isinstance(codec, RowCodec):
+        if not _has_rows(codec):
             raise TypeError(f"{self!r}: {codec!r} has no rows; read() gives its value")
         return Rows(self, codec.file_decoder())
 
@@ -134,9 +136,19 @@ class FileTarget(Target):
             raise ValueError(f"{self!r} cannot be read: {error}") from error
 
 
+def _has_rows(codec: Codec[Any]) -> TypeGuard[RowCodec[Any]]:
+    from ..codecs import RowCodec
+
+    return isinstance(codec, RowCodec)
+
+
 def check_codec(codec: Any) -> Codec[Any] | None:
     """``codec``, if it is one or None. Raises ``TypeError``."""
-    if codec is None or isinstance(codec, Codec):
+    if codec is None:
+        return None
+    from ..codecs import Codec
+
+    if isinstance(codec, Codec):
         return codec
     hint = f"write codec={codec.__name__}()" if isinstance(codec, type) else "expected one of asyncflow.codecs"
     raise TypeError(f"codec={codec!r}: {hint}")
@@ -232,7 +244,11 @@ class Rows:
                 self._block = self._target.open("rb")
                 self._file = await self._block.__aenter__()
             data = await self._file.read(HOP)
-            self._ahead.extend(await in_thread(self._target._decoded, self._decoder.decode, data, not data))
+            try:
+                self._ahead.extend(await in_thread(self._target._decoded, self._decoder.decode, data, not data))
+            except ValueError:
+                await self.__aexit__()
+                raise
             if not data:
                 await self.__aexit__()
         return self._ahead.popleft()
@@ -261,7 +277,11 @@ class Rows:
                 self._block = self._target.open("rb")
                 self._file = self._block.__enter__()
             data = self._file.read(HOP)
-            self._ahead.extend(self._target._decoded(self._decoder.decode, data, not data))
+            try:
+                self._ahead.extend(self._target._decoded(self._decoder.decode, data, not data))
+            except ValueError:
+                self.__exit__()
+                raise
             if not data:
                 self.__exit__()
         return self._ahead.popleft()

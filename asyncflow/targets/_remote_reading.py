@@ -168,9 +168,9 @@ class RemoteReader(Generic[S]):
         return bool(data)
 
     async def _read_some(self) -> Any:
+        if self._closed:
+            raise ValueError("read of a closed handle")
         while not self._ended:
-            if self._closed:
-                raise ValueError("read of a closed handle")
             data = await self._source.read(HOP)
             self._ended = not data
             if self._decoder is None:

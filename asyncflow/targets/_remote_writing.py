@@ -218,6 +218,9 @@ class BlockingWriter(Generic[S]):
         self._raw.over = True
         try:
             self._bridge.run(step)
+        except BaseException:
+            self._bridge.run(self._sink.discard())
+            raise
         finally:
             with suppress(OSError, ValueError):
                 self._file.close()
@@ -236,12 +239,25 @@ class _RawSink(io.RawIOBase):
     def __init__(self, sink: Sink, bridge: Bridge) -> None:
         self._sink = sink
         self._bridge = bridge
+        self._at = 0
         self.over = False  # what is still in a buffer goes nowhere
 
     def writable(self) -> bool:
         return True
 
+    def seekable(self) -> bool:
+        return True  # or a text file on top would not know that it is at the beginning, where byte order marks go
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if offset != (self._at if whence == 0 else 0):
+            raise io.UnsupportedOperation("what has been written is on its way: no seek")
+        return self._at
+
     def write(self, data: Any) -> int:
         if not self.over:
             self._bridge.run(self._sink.write(bytes(data)))
+        self._at += len(data)
         return len(data)

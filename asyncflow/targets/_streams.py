@@ -38,22 +38,21 @@ class Sink(Protocol):
         ...
 
     async def commit(self) -> None:
-        """Make all of it visible in one step, by ``publish``. Raises ``OSError``, ``TaskCancelled``.
-
-        Whatever it raises, nothing of what was stored privately is left.
-        """
+        """Make all of it visible in one step, by ``publish``. Raises ``OSError``, ``TaskCancelled``."""
         ...
 
     async def discard(self) -> None:
         """Remove what was stored privately. A second time, or after ``commit``, does nothing; raises nothing.
 
-        It is called with its caller shielded from cancels, and comes to its end within some seconds.
+        Called after whatever has gone wrong, with its caller shielded from cancels; it takes some seconds at most.
         """
         ...
 
 
 async def publish(attempt: Attempt | None, key: str, step: Callable[[], Awaitable[object]]) -> None:
     """Take the one ``step`` that makes something visible, to its end, if the attempt it belongs to still may.
+
+    A step that finds that somebody else was quicker says so to the attempt (``lose``).
 
     Raises ``TaskCancelled`` if the attempt has been fenced (nothing has been done then), what ``step`` raises (what it
     raises means that nothing is visible), and the cancel of its caller, when the step has ended.
@@ -67,7 +66,7 @@ async def publish(attempt: Attempt | None, key: str, step: Callable[[], Awaitabl
         visible = False
         try:
             await step()
-            visible = True
+            visible = attempt.lost is None or key not in attempt.lost
         finally:
             attempt.end_publish(key, visible=visible)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from io import BytesIO, TextIOWrapper
-from typing import Any, ClassVar, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, overload
 
-from ..codecs import Codec
 from ..errors import TargetStateUnknown
 from ..links import resolve
 from ..target import Answer, How
@@ -16,6 +15,9 @@ from ._draft import Draft, Durability
 from ._file import FileTarget, check_codec
 from ._reading import Reading
 from ._writing import TemporaryPath, Writing
+
+if TYPE_CHECKING:
+    from ..codecs import Codec
 
 __all__ = ["LocalTarget"]
 
