@@ -7,10 +7,11 @@ import posixpath
 
 from ... import journal
 from ...errors import TargetStateUnknown
+from . import server as servers
 from .connection import Connection
 from .listing import list_folder
 from .lookup import is_there
-from .server import Server, accepted, parse
+from .server import Server, parse
 
 __all__: list[str] = []
 
@@ -26,7 +27,7 @@ def _clean(place: str, token: str) -> int:
 
 async def _remove(server: Server, folder: str, token: str) -> int:
     async with asyncio.timeout(PATIENCE):
-        secret = accepted.get((server.host, server.port, server.user)) or server.secret()
+        secret = servers.accepted.get((server.host, server.port, server.user)) or server.secret()
         connection = await Connection.open(server, server.context(), secret, set())
         try:
             return await _remove_all(connection, folder, token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -198,6 +199,10 @@ async def test_a_certificate_that_nobody_has_signed_is_refused(
     with pytest.raises(OSError, match="self.signed"):
         await put(at(server, "x", ca=None), b"x")
     assert await at(server, "x").exists() is False
+    context = at(server, "x").server.context()
+    assert context is not None
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
     with pytest.raises(TargetStateUnknown, match=r"FTPTarget\(ca='/no/such'\)"):
         await at(server, "x", ca="/no/such").exists()
 
