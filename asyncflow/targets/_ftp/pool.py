@@ -30,6 +30,9 @@ LIMIT = 8
 FRESH = 10.0
 """Seconds after which a connection nobody has used is asked (NOOP) whether it is still there."""
 
+DOWN = 2.0
+"""Seconds for which nobody tries again what has just failed: after thousands of refused logins a user is locked out."""
+
 FULL = 10.0
 """Seconds for which no more connections are tried after the server has said that there are too many."""
 
@@ -55,6 +58,7 @@ class Pool:
         self._parked: dict[Connection, LetGo] = {}  # the one parked longest comes first
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._full_until = 0.0
+        self._down: tuple[float, OSError] | None = None  # since when no connection can be made, and why
         self._closed = False
         self.count = 0
         """Connections that are open, or being opened."""
@@ -182,11 +186,16 @@ class Pool:
 
     async def _open(self) -> Connection | None:
         """A new connection; None where the server takes no more of them than it has. Raises ``OSError``."""
+        now = asyncio.get_running_loop().time()
+        if self._down is not None and now < self._down[0] + DOWN:
+            raise type(self._down[1])(*self._down[1].args)
         self.count += 1
         try:
             return await self._try_to_open()
-        except BaseException:
+        except BaseException as error:
             self.count -= 1
+            if isinstance(error, OSError):
+                self._down = (asyncio.get_running_loop().time(), error)
             self._wake()
             raise
 
@@ -200,7 +209,7 @@ class Pool:
             except OSError as error:
                 problem = error
             # Too many connections is 421 to some; to others it is 530, as is a wrong password.
-            if self.count > 1 and isinstance(problem, (ConnectionResetError, PermissionError)):
+            if self.count > 1 and (_passing(problem) or isinstance(problem, PermissionError)):
                 self._full_until = asyncio.get_running_loop().time() + FULL
                 self.count -= 1
                 return None

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from asyncflow import Target, Task, build, clients
+from asyncflow import Target, TargetStateUnknown, Task, build, clients
 from asyncflow.targets._ftp import connection as connections
 from asyncflow.targets._ftp import pool as pools
 from asyncflow.targets._ftp.pool import pool_of
@@ -125,6 +125,32 @@ async def test_a_server_that_takes_few_connections_is_waited_for(limit: str) -> 
         assert sum(1 for _ in server.root.iterdir()) == 40
         assert not left(server)
         await clients.close_idle()
+
+
+async def test_a_refused_login_is_not_tried_by_everybody(pro: FtpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with proxied(pro) as (proxy, through):
+        target = at(through, "x", password="wrong")
+        answers = await asyncio.gather(*(target._exists() for _ in range(100)), return_exceptions=True)
+        assert all(isinstance(answer, TargetStateUnknown) and "530" in str(answer) for answer in answers)
+        assert proxy.connections <= pools.LIMIT
+        monkeypatch.setattr(pools, "DOWN", 0)
+        before = proxy.connections
+        with pytest.raises(PermissionError):
+            await target.size()
+        assert proxy.connections == before + 1
+        await clients.close_idle()
+
+
+async def test_handles_go_on_when_the_pool_is_closed_under_them(server: FtpServer) -> None:
+    """It is, when nobody has used it for a minute: a body may compute for longer between two blocks."""
+    content = random.Random(2).randbytes(1_000_000)
+    (server.root / "in").write_bytes(content)
+    async with at(server, "in").open("rb") as source, at(server, "out").open("wb") as sink:
+        while block := await source.read(300_000):
+            await sink.write(block)
+            await clients.close_idle()
+    assert (server.root / "out").read_bytes() == content
+    assert not left(server)
 
 
 async def test_handles_that_are_open_do_not_starve_each_other(server: FtpServer) -> None:
