@@ -110,6 +110,9 @@ class Connection(aioftp.BaseClient):
             raise greeting.error(f"{server.name} takes no connections now")
         if server.tls == "explicit":
             await self._must("AUTH TLS", 234)
+            if self.stream.reader._buffer:  # type: ignore[attr-defined]  # asyncio has no other way to look
+                # Whoever sits between could have put it there, to be taken for an answer that came by TLS.
+                raise PermissionError(f"{server.name} has said more, unprotected, than it was asked before TLS")
             await self.stream.start_tls(self.context, server_hostname=server.host)  # type: ignore[arg-type]
         await self._log_in(secret)
         if server.tls != "none":

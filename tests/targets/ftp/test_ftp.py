@@ -23,7 +23,7 @@ from asyncflow.targets.ftp import FTPTarget
 from examples.servers.ftp import FtpServer, proftpd, vsftpd
 from tests.servers import had
 from tests.targets.ftp.helpers import at, empty, get, left, put
-from tests.targets.ftp.proxy import proxied
+from tests.targets.ftp.proxy import Fault, proxied
 
 SECRET = "canary-7f3a"
 
@@ -210,6 +210,13 @@ async def test_a_certificate_that_nobody_has_signed_is_refused(
 async def test_tls_with_a_server_that_has_none(pro: FtpServer) -> None:
     with pytest.raises(TargetStateUnknown, match="refuses AUTH TLS"):
         await at(pro, "x", tls="explicit").exists()
+
+
+async def test_what_is_put_before_tls_is_not_taken_for_an_answer(pro_tls: FtpServer) -> None:
+    async with proxied(pro_tls, Fault(command="AUTH", answer="234 go on\r\n230 logged in")) as (_, through):
+        with pytest.raises(TargetStateUnknown, match="unprotected"):
+            await at(through, "x").exists()
+        await clients.close_idle()
 
 
 @pytest.mark.parametrize("kind", [proftpd, vsftpd])
