@@ -64,7 +64,7 @@ class Attempt:
 
     __slots__ = (
         *("cancelled", "engine", "handle", "lost", "node", "progress", "published", "publishing", "state", "task"),
-        *("time_left", "timed_out", "timer"),
+        *("time_left", "timed_out", "timer", "together"),
     )
 
     def __init__(self, task: Task, engine: Engine, node: Any) -> None:
@@ -74,6 +74,7 @@ class Attempt:
         self.handle: Any = None  # the runner's own: an asyncio.Task, a thread's inbox
         self.state = RUNNING
         self.publishing = 0  # publishes in flight; PUBLISHING is RUNNING with one or more of them
+        self.together = 0  # groups of publishes in flight, which are begun as one
         self.published: set[str | None] | None = None  # keys made visible by this attempt's own handles
         self.lost: set[str] | None = None  # keys that somebody else has made visible first
         self.cancelled = False  # the engine has asked the body to stop
@@ -85,9 +86,20 @@ class Attempt:
     def begin_publish(self) -> None:
         """RUNNING -> PUBLISHING. Raises ``TaskCancelled`` if the attempt has been fenced."""
         with _fence:
-            if self.state == FENCED:
+            if self.state == FENCED and not self.together:
                 raise TaskCancelled(self.task)
             self.publishing += 1
+
+    def begin_together(self) -> None:
+        """Several publishes, one after the other: if the first may begin, the others may. Raises ``TaskCancelled``."""
+        self.begin_publish()
+        self.together += 1
+
+    def end_together(self) -> None:
+        """The last of them has ended."""
+        self.together -= 1
+        with _fence:
+            self.publishing -= 1
 
     def end_publish(self, key: str | None, *, visible: bool) -> None:
         """PUBLISHING -> RUNNING (or FENCED, if that was asked for meanwhile)."""

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ from .report import OUTPUT, figure, machine, table
 
 BUCKET = "benchmarks"
 TURNS = 5
+SHORT_TURNS = 9  # of what is over in a second, and noisier
 LIMIT = 180.0  # seconds a workload may take
 
 LUIGI = ("boto3==1.43.*",)  # beside Luigi itself
-LUIGI_OBJECTS = 100  # it takes one after the other
+FAR = 0.02  # seconds to the store and back, as to one that is not on this machine
 
 Answers = Mapping[str, Sequence[Mapping[str, Any]]]
 """What each contestant answered, turn by turn."""
@@ -72,7 +74,7 @@ class Line:
         return value
 
     def cells(self) -> list[str]:
-        goal = {"ratio": "<= {:g}x", "luigi": ">= {:g}x Luigi", "asyncflow": "< {:g}"}.get(self.judged or "", "")
+        goals = {"ratio": "<= {:g}x", "luigi": ">= {:g}x Luigi", "asyncflow": "<= {:g}"}
         return [
             self.workload,
             f"{self.count:,}",
@@ -80,7 +82,7 @@ class Line:
             figure(self.asyncflow),
             "" if self.by_hand is None else figure(self.by_hand),
             "" if self.ratio is None else f"{self.ratio:.2f}",
-            goal.format(self.goal),
+            "" if self.judged is None else goals[self.judged].format(self.goal),
             {True: "yes", False: "NO", None: ""}[self.met],
             "" if self.luigi is None else f"{figure(self.luigi)} ({figure(self.luigi / self.asyncflow)}x)",
         ]
@@ -127,36 +129,45 @@ def compared(answers: Answers, key: str) -> tuple[float, float, float]:
     return statistics.median(ours), statistics.median(theirs), statistics.median(ratios)
 
 
-def small(scale: Scale) -> tuple[list[Line], dict[str, Any]]:
-    """Small objects, 50 at once; Luigi's one after the other."""
+def small(scale: Scale) -> tuple[list[Line], Answers]:
+    """Small objects, 50 at once."""
     count = scale.size(1_000)
-    answers = in_turns("small", count, scale.turns(TURNS))
-    luigi = luigis(scale)
+    answers = in_turns("small", count, scale.turns(SHORT_TURNS))
     lines = []
     for work in ("write", "read"):
-        ours, theirs, ratio = (x for x in compared(answers, f"{work}_s"))
-        each = 1e6 / count
-        its = None if not luigi else statistics.median(a[f"{work}_s"] for a in luigi) / scale.size(LUIGI_OBJECTS) * 1e6
-        line = f"small objects, {work}"
-        lines.append(Line(line, count, "us wall/object", ours * each, theirs * each, ratio, its, "ratio", 1.15))
-        lines.append(Line(f"{line}: Luigi", count, "us wall/object", ours * each, None, None, its, "luigi", 5))
+        name, each = f"small objects, {work}", 1e6 / count
+        ours, theirs, ratio = compared(answers, f"{work}_s")
+        lines.append(Line(name, count, "us wall/object", ours * each, theirs * each, ratio, None, "ratio", 1.15))
         ours, theirs, ratio = compared(answers, f"{work}_cpu_s")
-        lines.append(Line(line, count, "us CPU/object", ours * each, theirs * each, ratio))
-    return lines, {**answers, "s3_luigi": luigi}
+        lines.append(Line(name, count, "us CPU/object", ours * each, theirs * each, ratio))
+    return lines, answers
 
 
-def luigis(scale: Scale) -> list[dict[str, Any]]:
-    """Luigi's answers; none where it cannot be had."""
+def beside_luigi(scale: Scale, store: S3Server) -> tuple[list[Line], Answers]:
+    """The same for Luigi, one after the other as its worker does it, in a store next door and one that is far away."""
     try:
         python = python_of("luigi-s3", [*PINS["luigi"], *LUIGI])
     except CannotInstall as problem:
         print(f"Luigi is not measured: {problem}", file=sys.stderr)
-        return []
-    count = scale.size(LUIGI_OBJECTS)
-    return [ask("s3_luigi", "small", count, python=python) for _ in range(scale.turns(TURNS))]
+        return [], {}
+    count = scale.size(100)
+    lines: list[Line] = []
+    answers: dict[str, list[dict[str, Any]]] = {}
+    away = partial(by_proxy, store=store, latency=FAR)
+    for where, asked in (("here", ask), (f"{FAR * 1e3:.0f} ms away", away)):
+        ours, luigis = [], []
+        for _ in range(scale.turns(TURNS)):
+            ours.append(asked("s3_target", "small", count))
+            luigis.append(asked("s3_luigi", "small", count, python=python))
+        for work in ("write", "read"):
+            mine, its = (statistics.median(a[f"{work}_s"] for a in said) * 1e6 / count for said in (ours, luigis))
+            name = f"small objects {where}, {work}"
+            lines.append(Line(name, count, "us wall/object", mine, None, None, its, "luigi", 5))
+        answers |= {f"s3_target {where}": ours, f"s3_luigi {where}": luigis}
+    return lines, answers
 
 
-def large(scale: Scale) -> tuple[list[Line], dict[str, Any]]:
+def large(scale: Scale) -> tuple[list[Line], Answers]:
     """One large object, and for the memory a larger one."""
     megabytes, more = scale.size(512), scale.size(1_024)
     answers = in_turns("large", megabytes, scale.turns(TURNS))
@@ -166,44 +177,41 @@ def large(scale: Scale) -> tuple[list[Line], dict[str, Any]]:
         lines.append(Line(f"large object, {work}", megabytes, "s wall", ours, theirs, ratio, None, "ratio", 1.15))
         ours, theirs, ratio = compared(answers, f"{work}_cpu_s")
         lines.append(Line(f"large object, {work}", megabytes, "s CPU", ours, theirs, ratio))
-    largest = {engine: [ask(engine, "large", more)] for engine in answers}
+    largest = {engine: ask(engine, "large", more) for engine in answers}
     for work in ("write", "read"):
-        key = f"{work}_growth_mb"
-        ours, theirs = (largest[engine][0][key] for engine in ("s3_target", "s3_by_hand"))
+        ours, theirs = (largest[engine][f"{work}_growth_mb"] for engine in ("s3_target", "s3_by_hand"))
         lines.append(Line(f"large object, {work}", more, "MB RSS growth", ours, theirs, None, None, "asyncflow", 64))
-    return lines, {"large": answers, "largest": largest}
+    return lines, {**answers, "largest": list(largest.values())}
 
 
-def exists(scale: Scale, store: S3Server) -> tuple[list[Line], dict[str, Any]]:
+def exists(scale: Scale, store: S3Server) -> tuple[list[Line], Answers]:
     """Whether objects are there, asked for all of them: how many requests that takes."""
     count = scale.size(10_000)
     with environment(S3_PREFIX="complete"):
         ask("s3_by_hand", "fill", count)
         answers = in_turns("exists", count, scale.turns(3))
-        requests = {engine: asyncio.run(requests_of(engine, count, store)) for engine in answers}
+        asked = {engine: by_proxy(engine, "exists", count, store=store) for engine in answers}
+    few, many = (asked[engine]["requests"] for engine in ("s3_target", "s3_by_hand"))
     ours, theirs, ratio = compared(answers, "exists_s")
     return [
-        Line(
-            "exists, all there",
-            count,
-            "requests",
-            requests["s3_target"],
-            requests["s3_by_hand"],
-            requests["s3_target"] / requests["s3_by_hand"],
-            None,
-            "ratio",
-            1 / 50,
-        ),
+        Line("exists, all there", count, "requests", few, many, few / many, None, "ratio", 1 / 50),
         Line("exists, all there", count, "s wall", ours, theirs, ratio),
-    ], {**answers, "requests": requests}
+    ], {**answers, "by_proxy": list(asked.values())}
 
 
-async def requests_of(engine: str, count: int, store: S3Server) -> int:
-    """How many requests reach the store: those that the proxy before it has seen."""
-    async with FaultS3(store) as proxy:
-        with environment(S3_ENDPOINT=proxy.endpoint):
-            await asyncio.to_thread(ask, engine, "exists", count)
-        return len(proxy.requests)
+def by_proxy(
+    engine: str, workload: str, count: int, *, store: S3Server, latency: float = 0, python: str = sys.executable
+) -> dict[str, Any]:
+    """One answer of one contestant to whom the store is so many seconds away, and how many requests reached it."""
+
+    async def ask_behind() -> dict[str, Any]:
+        async with FaultS3(store) as proxy:
+            proxy.latency = latency
+            with environment(S3_ENDPOINT=proxy.endpoint):
+                answer = await asyncio.to_thread(ask, engine, workload, count, python=python)
+            return {**answer, "requests": len(proxy.requests)}
+
+    return asyncio.run(ask_behind())
 
 
 async def make_bucket(store: S3Server) -> None:
@@ -218,7 +226,7 @@ async def make_bucket(store: S3Server) -> None:
         await client.put_object(Bucket=BUCKET, Key="first")
 
 
-def measured(scale: Scale) -> tuple[list[Line], dict[str, Any]]:
+def measured(scale: Scale) -> tuple[list[Line], Mapping[str, Answers]]:
     """All of it."""
     with seaweedfs() as store:
         asyncio.run(make_bucket(store))
@@ -229,12 +237,13 @@ def measured(scale: Scale) -> tuple[list[Line], dict[str, Any]]:
             S3_REGION=store.region,
             S3_BUCKET=BUCKET,
         ):
-            lines, answers = [], {}
-            for measure in (small, large, lambda scale: exists(scale, store)):
-                found, said = measure(scale)
-                lines += found
-                answers[found[0].workload] = said
-    return lines, answers
+            parts = {
+                "small": small(scale),
+                "large": large(scale),
+                "exists": exists(scale, store),
+                "beside Luigi": beside_luigi(scale, store),
+            }
+    return [line for lines, _ in parts.values() for line in lines], {name: said for name, (_, said) in parts.items()}
 
 
 def main() -> None:

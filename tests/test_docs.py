@@ -168,7 +168,7 @@ async def test_a_target_of_ones_own_and_many_in_one_call() -> None:
         return [(name,) for name in names if name in tables]
 
     space: dict[str, Any] = {"__name__": "guide", "query": query}
-    _, one, many, _ = programs(TARGETS)
+    *_, one, many, _ = programs(TARGETS)
     run(one, space, TARGETS)
     run(many, space, TARGETS)
 
@@ -191,9 +191,11 @@ async def test_a_target_of_ones_own_and_many_in_one_call() -> None:
 async def test_a_target_takes_and_gives_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     space: dict[str, Any] = {"__name__": "guide"}
-    values, *_ = programs(TARGETS)
+    values, several, *_ = programs(TARGETS)
     run(values, space, TARGETS)
-    (await build([space["Total"]()])).raise_for_failure()
+    run(several, space, TARGETS)
+    (await build([space["Total"](), space["Split"]()])).raise_for_failure()
+    assert (tmp_path / "out" / "odd.csv").read_text().split()[:2] == ["1", "3"]
     assert json.loads((tmp_path / "out" / "total.json").read_text()) == {"total": 1248750.0}
     rows = gzip.decompress((tmp_path / "out" / "orders.jsonl.gz").read_bytes()).splitlines()
     assert len(rows) == 1000

@@ -6,6 +6,7 @@ import codecs
 import io
 import re
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import IO, Any, Generic, TypeVar
 
 from ..bridge import Bridge
@@ -112,9 +113,10 @@ class RemoteReader(Generic[S]):
     async def read(self, size: int = -1) -> S:
         """At most ``size`` characters or bytes, by default all that is left; nothing at the end. Raises ``OSError``."""
         if size < 0:
-            return await self._read_all()
-        while len(self._buffer) - self._at < size and await self._more():
-            pass
+            await self._gather(inf)
+            return self._take(len(self._buffer))
+        if len(self._buffer) - self._at < size:
+            await self._gather(size)
         return self._take(size)
 
     async def readline(self) -> S:
@@ -147,18 +149,16 @@ class RemoteReader(Generic[S]):
         self._closed = True
         self._source.abandon()
 
-    async def _read_all(self) -> S:
+    async def _gather(self, size: float) -> None:
+        """Have at least so much in the buffer, or all there is. What a cancel interrupts is there all the same."""
         parts = [self._take(len(self._buffer))]
+        held = len(parts[0])
         try:
-            while data := await self._read_some():
+            while held < size and (data := await self._read_some()):
                 parts.append(data)
-        except BaseException:
+                held += len(data)
+        finally:
             self._buffer, self._at = self._nothing.join(parts), 0
-            raise
-        if len(parts) == 2 and not parts[0]:
-            return parts[1]
-        whole: S = self._nothing.join(parts)
-        return whole
 
     async def _more(self) -> bool:
         """Whether there is more in the buffer than there was: not at the end."""
@@ -189,6 +189,10 @@ class RemoteReader(Generic[S]):
         return at + len(end) if at >= 0 else 0
 
     def _take(self, size: int) -> S:
+        if not self._at and size >= len(self._buffer):
+            whole: S = self._buffer
+            self._buffer = self._nothing
+            return whole
         data: S = self._buffer[self._at : self._at + size]
         self._at += len(data)
         if self._at == len(self._buffer):

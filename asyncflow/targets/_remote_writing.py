@@ -70,11 +70,7 @@ class RemoteWriter(Generic[S]):
     async def commit(self) -> None:
         """Publish now. Raises ``ValueError`` after ``close()`` or a first ``commit()``, and ``OSError``."""
         async with self._turn:
-            if self._broken is not None:
-                raise self._broken
-            if self._closed:
-                raise ValueError("this handle has been closed; nothing more is published")
-            self._closed = True
+            self._end()
             await self._or_discard(self._finish())
 
     async def close(self) -> None:
@@ -83,10 +79,36 @@ class RemoteWriter(Generic[S]):
         self._chunks.clear()
         await finish(self._sink.discard())
 
+    # For `together`:
+
+    async def prepare(self) -> dict[str, Any] | None:
+        """All that ``commit`` does but the publish, which is described for the journal. Raises as that."""
+        async with self._turn:
+            self._end()
+            return await self._or_discard(self._prepare())
+
+    async def publish(self) -> None:
+        """Publish what has been prepared. Raises ``OSError``."""
+        await self._or_discard(self._sink.commit())
+
+    async def _prepare(self) -> dict[str, Any] | None:
+        await self._rest()
+        return await self._sink.prepare()
+
     async def _finish(self) -> None:
+        await self._rest()
+        await self._sink.commit()
+
+    async def _rest(self) -> None:
         if self._chunks:
             await self._sink.write(self._take())
-        await self._sink.commit()
+
+    def _end(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+        if self._closed:
+            raise ValueError("this handle has been closed; nothing more is published")
+        self._closed = True
 
     async def _drain(self) -> None:
         async with self._turn:
@@ -95,9 +117,9 @@ class RemoteWriter(Generic[S]):
             if self._chunks:
                 await self._or_discard(self._sink.write(self._take()))
 
-    async def _or_discard(self, step: Coroutine[Any, Any, None]) -> None:
+    async def _or_discard(self, step: Coroutine[Any, Any, T]) -> T:
         try:
-            await step
+            return await step
         except BaseException as error:
             self._broken = self._broken or error
             await self.close()
@@ -201,11 +223,31 @@ class BlockingWriter(Generic[S]):
         """Publish now. Raises ``ValueError`` after ``close()`` or a first ``commit()``, and ``OSError``."""
         if not self._open:
             raise ValueError("this handle has been closed; nothing more is published")
+        self._flush()
+        self._end(self._sink.commit())
+
+    def _flush(self) -> None:
         try:
             self._file.flush()
         except BaseException:
             self.close()
             raise
+
+    # For `together`:
+
+    def prepare(self) -> dict[str, Any] | None:
+        """All that ``commit`` does but the publish, which is described for the journal. Raises as that."""
+        if not self._open:
+            raise ValueError("this handle has been closed; nothing more is published")
+        self._flush()
+        try:
+            return self._bridge.run(self._sink.prepare())
+        except BaseException:
+            self.close()
+            raise
+
+    def publish(self) -> None:
+        """Publish what has been prepared. Raises ``OSError``."""
         self._end(self._sink.commit())
 
     def close(self) -> None:

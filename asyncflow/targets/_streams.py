@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..attempt import Attempt
 from ..shield import finish
@@ -35,6 +35,14 @@ class Sink(Protocol):
 
     async def write(self, data: bytes) -> None:
         """Store ``data`` after what came before, privately. Raises ``OSError``; cancelled or failed, it is over."""
+        ...
+
+    async def prepare(self) -> dict[str, Any] | None:
+        """Store all of it, checked as far as the store can: only the publish is left, as ``commit`` does it.
+
+        What that will be is described for the journal, to be done by another process if this one is killed (see
+        ``journal.finishers``); None where another process cannot. Raises ``OSError``.
+        """
         ...
 
     async def commit(self) -> None:

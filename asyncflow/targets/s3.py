@@ -85,7 +85,7 @@ class S3Target(FileTarget):
             if self.bucket in client.buckets:
                 return
             try:
-                await client.call("head_bucket", {"Bucket": self.bucket})
+                await self.store.call("head_bucket", Bucket=self.bucket)
             except FAILURES as error:
                 if status_of(error) == 404:
                     raise TargetStateUnknown(

@@ -58,6 +58,10 @@ class Outgoing:
         self.store.fail("write")
         self.parts.append(data)
 
+    async def prepare(self) -> None:
+        await asyncio.sleep(0)
+        self.store.fail("prepare")
+
     async def commit(self) -> None:
         try:
             await publish(self.attempt, self.key, self._show)

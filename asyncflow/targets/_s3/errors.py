@@ -12,12 +12,12 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-__all__ = ["EXPIRED", "FAILURES", "code_of", "status_of", "translate"]
+__all__ = ["FAILURES", "code_of", "expired", "status_of", "translate"]
 
 FAILURES = (ClientError, BotoCoreError)
 """Everything botocore raises when a request does not work out."""
 
-EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 
 
 def code_of(error: Exception) -> str:
@@ -30,6 +30,11 @@ def status_of(error: Exception) -> int:
     if not isinstance(error, ClientError):
         return 0
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def expired(error: ClientError) -> bool:
+    """Whether credentials are to be looked for anew. The answer to a HEAD has no words: a bare 400 may be that."""
+    return code_of(error) in {*_EXPIRED, "400"}
 
 
 def translate(error: Exception, what: str) -> OSError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -16,7 +16,7 @@ from ...attempt import Attempt
 from .errors import FAILURES, code_of, status_of, translate
 from .store import Client, S3Store
 
-__all__ = ["Publishing"]
+__all__ = ["Publishing", "etag_of"]
 
 log = logging.getLogger("asyncflow")
 
@@ -24,6 +24,16 @@ CONFLICTS = 8
 """Times that a conflict with another write of the same object (409) is tried again."""
 
 MARK = "asyncflow-publish-id"
+
+
+async def etag_of(store: S3Store, where: Mapping[str, str]) -> str | None:
+    """What tells which object is there, None for none. Raises what botocore raises."""
+    try:
+        return str((await store.call("head_object", **where))["ETag"])
+    except ClientError as error:
+        if status_of(error) == 404:
+            return None
+        raise
 
 
 class Publishing:
@@ -87,6 +97,10 @@ class Publishing:
                 return None
             raise
         return str(answer.get("Metadata", {}).get(MARK, ""))
+
+    async def etag_there(self) -> str | None:
+        """What tells which object is there, None for none. Raises what botocore raises."""
+        return await etag_of(self._store, self._where)
 
     async def _keeps_conditions(self) -> bool:
         """Whether the store refuses a second ``If-None-Match: *``. AWS does; others are asked once for each bucket."""

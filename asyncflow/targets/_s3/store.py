@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, Literal, get_args
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from ... import clients
 from .._hops import in_thread
-from .errors import EXPIRED, code_of
+from .errors import expired
 
 __all__ = ["Client", "S3Store", "known"]
 
@@ -68,17 +69,28 @@ class S3Store:
     async def call(self, operation: str, **parameters: Any) -> Any:
         """Ask the store once, ``attempts`` times if it must be. Credentials that have expired are looked for anew.
 
-        Raises what botocore raises: see ``errors.translate``.
+        A ``Body`` is ``bytes``. Raises what botocore raises: see ``errors.translate``.
         """
         async with self.client() as client:
             try:
-                return await client.call(operation, parameters)
+                return await self._call(client, operation, parameters)
             except ClientError as error:
-                if code_of(error) not in EXPIRED:
+                if not expired(error):
                     raise
                 await clients.renew(("s3", self), client)
         async with self.client() as client:
+            return await self._call(client, operation, parameters)
+
+    async def _call(self, client: Client, operation: str, parameters: dict[str, Any]) -> Any:
+        data = parameters.get("Body", b"")
+        if len(data) <= SMALL:
             return await client.call(operation, parameters)
+        body = Body(data, self.read_timeout)
+        try:
+            async with body.watched:
+                return await client.call(operation, {**parameters, "Body": body})
+        except TimeoutError as error:
+            raise ReadTimeoutError(endpoint_url=self.endpoint_url or "AWS", error=error) from error
 
     async def pages(self, operation: str, **parameters: Any) -> AsyncIterator[Any]:
         """One answer after the other, of an operation that has a ``ContinuationToken``."""
@@ -119,6 +131,25 @@ class S3Store:
 
 # Checksums at the end of a body are newer than many of the other stores.
 _FOR_OTHERS = {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
+
+SMALL = 64 * 1024
+"""Bytes of a body that are handed to the system at once."""
+
+
+class Body(BytesIO):
+    """A body that is sent piece by piece. A store that takes no more is waited for ``patience`` seconds at most."""
+
+    def __init__(self, data: bytes, patience: float) -> None:
+        super().__init__(data)
+        self._patience = patience
+        self.watched = asyncio.timeout(None)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next piece; at the end the library's own limit for the answer begins."""
+        data = super().read(size)
+        self.watched.reschedule(asyncio.get_running_loop().time() + self._patience if data else None)
+        return data
+
 
 known: dict[str, S3Store] = {}
 """The stores this process has talked to, by name: for what others have left there."""

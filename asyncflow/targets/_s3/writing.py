@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from contextlib import suppress
-from io import BytesIO
 from typing import Any
-
-from botocore.exceptions import ClientError
 
 from ... import journal
 from ...attempt import current
 from .._hops import in_thread
 from .._streams import publish
 from .errors import FAILURES, status_of, translate
-from .publishing import Publishing
+from .publishing import Publishing, etag_of
 from .store import S3Store, known
 
 __all__ = ["S3Sink"]
@@ -29,6 +27,8 @@ COPIED = 1024 * 1024 * 1024
 AT_ONCE = 4
 """Parts on their way. With the one that is being filled they are what a large object costs in memory."""
 
+
+ABORTS = 3
 
 _KEPT = ("ContentType", "ContentEncoding", "ContentLanguage", "ContentDisposition", "CacheControl")
 
@@ -60,20 +60,40 @@ class S3Sink:
             whole = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
             self._chunks = [whole[size:]] if len(whole) > size else []
             self._waiting = len(whole) - size
-            await self._send("upload_part", {"Body": BytesIO(whole[:size] if len(whole) > size else whole)})
+            await self._send("upload_part", {"Body": whole[:size] if len(whole) > size else whole})
 
     async def commit(self) -> None:
         """Make it visible. Raises ``OSError``, ``TaskCancelled``."""
-        data = b"".join(self._chunks)
-        self._chunks = []
-        if not self._upload:
+        if self._upload:
+            await self._send_rest()
+            await publish(self._attempt, self._lock, self._complete)
+        else:
+            data = b"".join(self._chunks)
+            self._chunks = []
             await publish(self._attempt, self._lock, lambda: self._put(data))
-            return
+
+    async def prepare(self) -> dict[str, Any] | None:
+        """Have all of it in the store, as parts even if it is small. An empty object has none: it is one request."""
+        if not self._upload and not self._waiting:
+            return None
+        await self._send_rest()
+        try:
+            was = await self._publishing.etag_there()
+        except FAILURES as error:
+            raise translate(error, f"{self._name} could not be published") from error
+        return {"kind": "s3", "store": self._store.name, "was": was, **self._finished()}
+
+    async def _send_rest(self) -> None:
+        data = b"".join(self._chunks)
+        self._chunks, self._waiting = [], 0
         if data:
-            await self._send("upload_part", {"Body": BytesIO(data)})
+            await self._send("upload_part", {"Body": data})
         while self._sending:
             await self._one_arrives()
-        await publish(self._attempt, self._lock, self._complete)
+
+    def _finished(self) -> dict[str, Any]:
+        parts = [{"PartNumber": number, "ETag": self._parts[number]} for number in sorted(self._parts)]
+        return {**self._where, "UploadId": self._upload, "MultipartUpload": {"Parts": parts}}
 
     async def copy(self, source: dict[str, str], found: dict[str, Any]) -> None:
         """Have the store copy another object of its own, of which HEAD has ``found`` this. Raises ``OSError``."""
@@ -96,9 +116,8 @@ class S3Sink:
         return self._attempt is not None and self._attempt.lost is not None and self._lock in self._attempt.lost
 
     async def _put(self, data: bytes) -> None:
-        body: Any = data if len(data) <= 1024 * 1024 else BytesIO(data)  # aiohttp wants no large bytes
         await self._publishing.make_visible(
-            lambda **condition: self._store.call("put_object", **self._where, **self._details, Body=body, **condition)
+            lambda **condition: self._store.call("put_object", **self._where, **self._details, Body=data, **condition)
         )
 
     async def _send(self, operation: str, part: dict[str, Any]) -> None:
@@ -133,15 +152,9 @@ class S3Sink:
         await in_thread(journal.note, "s3", self._place)
 
     async def _complete(self) -> None:
-        parts = [{"PartNumber": number, "ETag": self._parts[number]} for number in sorted(self._parts)]
+        finished = self._finished()
         await self._publishing.make_visible(
-            lambda **condition: self._store.call(
-                "complete_multipart_upload",
-                **self._where,
-                UploadId=self._upload,
-                MultipartUpload={"Parts": parts},
-                **condition,
-            )
+            lambda **condition: self._store.call("complete_multipart_upload", **finished, **condition)
         )
         if self.lost:
             await self.discard()
@@ -164,26 +177,57 @@ class S3Sink:
 
 async def _abort(store: S3Store, upload: dict[str, str]) -> bool:
     """Whether there was something to remove. A part that was on its way can arrive after the first abort."""
-    for n in range(3):
+    removed, trouble = False, None
+    for _ in range(ABORTS):
         try:
             await store.call("abort_multipart_upload", **upload)
-        except ClientError as error:
+            removed, trouble = True, None
+        except FAILURES as error:
             if status_of(error) == 404:
-                return n > 0
-            raise
-    return True
+                return removed
+            trouble = error
+    if trouble is not None:
+        raise trouble
+    return removed
+
+
+# For the journal ------------------------------------------------------------------------------------------
 
 
 def _clean(place: str, token: str) -> int:
-    """For the journal: the upload that a process has left behind when it was killed."""
+    """Remove the upload that a process has left behind when it was killed."""
     upload = json.loads(place)
-    store = known.get(upload.pop("store"))
-    if store is None:
-        raise OSError("a store that this process has not talked to")
+    store = _known(upload.pop("store"))
     try:
         return int(asyncio.run(_abort(store, upload)))
     except FAILURES as error:
         raise translate(error, f"an unfinished upload of {upload['Key']}") from error
 
 
+def _finish(step: Mapping[str, Any]) -> None:
+    """Complete the upload that a process was about to complete when it was killed."""
+    upload = dict(step)
+    store, was = _known(upload.pop("store")), upload.pop("was")
+    del upload["kind"]
+
+    async def finish() -> None:
+        where = {"Bucket": upload["Bucket"], "Key": upload["Key"]}
+        if await etag_of(store, where) == was:  # else it was done, or somebody has made it anew
+            await store.call("complete_multipart_upload", **upload)
+
+    try:
+        asyncio.run(finish())
+    except FAILURES as error:
+        if status_of(error) != 404:
+            raise translate(error, f"{upload['Key']} could not be published") from error
+
+
+def _known(name: str) -> S3Store:
+    store = known.get(name)
+    if store is None:
+        raise OSError("a store that this process has not talked to")
+    return store
+
+
 journal.cleaners["s3"] = _clean
+journal.finishers["s3"] = _finish
