@@ -14,21 +14,20 @@ from ..attempt import current
 from ..bridge import Bridge
 from ..codecs import Codec
 from ..errors import TargetStateUnknown
+from ._extras import not_installed
 from ._file import FileTarget, Operation, check_codec
 from ._remote_reading import RemoteReading
 from ._remote_writing import RemoteWriting
 
 try:
-    import aioftp as _aioftp  # noqa: F401
+    from ._ftp import leftovers as _leftovers  # noqa: F401  # for the journal: what killed processes have left
+    from ._ftp.lookup import is_there, many_there, refusal, size_of
+    from ._ftp.pool import LIMIT, Pool, pool_of
+    from ._ftp.server import Server, Tls, default_port, parse
+    from ._ftp.sink import FTPSink
+    from ._ftp.source import FTPSource
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("FTPTarget needs aioftp: pip install 'asyncflow-engine[ftp]'", name="aioftp") from error
-
-from ._ftp import leftovers as _leftovers  # noqa: F401  # what killed processes have left is removed where this is loaded
-from ._ftp.lookup import is_there, many_there, refusal, size_of
-from ._ftp.pool import LIMIT, Pool, pool_of
-from ._ftp.server import Server, Tls, default_port, parse
-from ._ftp.sink import FTPSink
-from ._ftp.source import FTPSource
+    raise not_installed(error, "ftp") from error
 
 __all__ = ["FTPTarget"]
 

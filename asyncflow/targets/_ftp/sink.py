@@ -12,16 +12,18 @@ import os
 import posixpath
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 from ... import journal
 from ...attempt import Attempt
 from ...errors import TargetStateUnknown
-from ...shield import finish
 from .._hops import in_thread
 from .._streams import publish
 from .connection import Connection, Reply, Transfer, Unreachable
 from .lookup import is_there, size_of
 from .pool import TRIES, Pool, pause, pool_of
+from .publishing import replace, state_of
 from .server import Server
 
 __all__ = ["FTPSink"]
@@ -54,6 +56,7 @@ class FTPSink:
         self._total = 0
         self._sent = 0  # bytes that some connection has taken
         self._cut = False  # a session of the server's may still be at work on what it had got
+        self._stored = False
         self._published = False
         self._over = False
         self._connection: Connection | None = None
@@ -67,14 +70,22 @@ class FTPSink:
             await self._reliably(self._send)
 
     async def commit(self) -> None:
-        """Publish. Raises ``OSError``, ``TaskCancelled``; nothing is left then."""
-        try:
-            async with self._turn:
+        """Publish. Raises ``OSError``, ``TaskCancelled``."""
+        await self._store_rest()
+        await publish(self._attempt, self._key, self._rename)
+
+    async def prepare(self) -> dict[str, Any]:
+        """Have all of it on the server, under its private name; what is left is the rename."""
+        await self._store_rest()
+        async with pool_of(self._server) as pool:
+            was = await pool.ask(partial(state_of, path=self._path))
+        return {"kind": "ftp", "place": self._place, "to": self._path, "was": was}
+
+    async def _store_rest(self) -> None:
+        async with self._turn:
+            if not self._stored:
                 await self._reliably(self._store)
-            await publish(self._attempt, self._key, self._rename)
-        except BaseException:
-            await finish(self.discard())
-            raise
+                self._stored = True
 
     async def discard(self) -> None:
         """Remove what was stored. Raises nothing."""
@@ -273,17 +284,7 @@ class FTPSink:
             if await size_of(connection, self._path) in (self._total, None) and await is_there(connection, self._path):
                 return
             raise OSError(f"{self._key} cannot be published: {self._temp} is gone")
-        reply = await self._move(connection)
-        if not reply.good and await is_there(connection, self._path):
-            # This server renames to names that are free. There is a moment without the file, and never half of one.
-            await connection.must(f"DELE {self._path}", f"{self._key} cannot be replaced", 250, 200)
-            reply = await self._move(connection)
-        if not reply.good:
-            raise reply.error(f"{self._key} cannot be published")
-
-    async def _move(self, connection: Connection) -> Reply:
-        await connection.must(f"RNFR {self._temp}", f"{self._key} cannot be published", 350)
-        return await connection.ask(f"RNTO {self._path}")
+        await replace(connection, self._temp, self._path, self._key)
 
 
 async def _make_folder(connection: Connection, folder: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import pickle
 import ssl
@@ -19,7 +20,9 @@ from asyncflow import BuildResult, Target, TargetStateUnknown, Task, build, clie
 from asyncflow.codecs import Json, JsonLines
 from asyncflow.targets._ftp import server as servers
 from asyncflow.targets._ftp.server import Server
+from asyncflow.targets._ftp.sink import FTPSink
 from asyncflow.targets.ftp import FTPTarget
+from asyncflow.targets.together import together
 from examples.servers.ftp import FtpServer, proftpd, vsftpd
 from tests.servers import had
 from tests.targets.ftp.helpers import at, empty, get, left, put
@@ -311,6 +314,42 @@ async def test_what_cannot_be_cleaned_stays_in_the_journal(pro: FtpServer, monke
     empty(pro)
 
 
+async def test_several_outputs_at_one_moment(pro: FtpServer) -> None:
+    one, two = at(pro, "one"), at(pro, "two")
+    async with together(one.open("wb"), two.open("wb")) as (first, second):
+        await first.write(b"1")
+        await second.write(b"2" * 600_000)
+    assert await get(one) == b"1"
+    assert await get(two) == b"2" * 600_000
+    with pytest.raises(ZeroDivisionError):
+        async with together(one.open("wb"), two.open("wb")) as (first, second):
+            await second.write(b"3" * 600_000)
+            raise ZeroDivisionError
+    assert await get(two) == b"2" * 600_000
+    assert not left(pro)
+    empty(pro)
+
+
+async def test_what_was_about_to_be_published_is(pro: FtpServer) -> None:
+    for before in (None, b"old"):
+        target = at(pro, f"step {before!r}")
+        if before is not None:
+            await put(target, before)
+        sink = FTPSink(target.server, target.path, target.key, None)
+        await sink.write(b"new")
+        step = json.loads(json.dumps(await sink.prepare()))
+        assert pro.password not in str(step)
+        finish = journal.finishers["ftp"]
+        await asyncio.to_thread(finish, step)
+        assert await get(target) == b"new"
+        await put(target, b"made anew")
+        await asyncio.to_thread(finish, step)  # a second time
+        assert await get(target) == b"made anew"
+        await sink.discard()
+    assert not left(pro)
+    empty(pro)
+
+
 def test_without_aioftp() -> None:
     program = (
         "import sys; sys.modules['aioftp'] = None\n"
@@ -318,4 +357,4 @@ def test_without_aioftp() -> None:
         "except ImportError as error:\n    print(error)"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert said == "FTPTarget needs aioftp: pip install 'asyncflow-engine[ftp]'\n"
+    assert said.endswith("pip install 'asyncflow-engine[ftp]'\n")
