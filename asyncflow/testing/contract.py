@@ -261,17 +261,20 @@ class TargetContract:
     def test_a_fenced_body_publishes_nothing(self) -> None:
         target = self.make("fenced")
         contract = self
-        writing, release = threading.Event(), threading.Event()
+        writing, release, ended = threading.Event(), threading.Event(), threading.Event()
 
         class Stubborn(Task):
             async def run(self) -> None:
-                with suppress(TaskCancelled):
-                    async with contract.writing(target) as write:
-                        await write(b"too late")
-                        writing.set()
-                        while not release.is_set():
-                            with suppress(asyncio.CancelledError):
-                                await asyncio.sleep(0.001)
+                try:
+                    with suppress(TaskCancelled):
+                        async with contract.writing(target) as write:
+                            await write(b"too late")
+                            writing.set()
+                            while not release.is_set():
+                                with suppress(asyncio.CancelledError):
+                                    await asyncio.sleep(0.001)
+                finally:
+                    ended.set()
 
         async def main() -> None:
             async with asyncio.TaskGroup() as group:
@@ -280,6 +283,8 @@ class TargetContract:
                     await asyncio.sleep(0.001)
                 building.cancel()
             release.set()
+            while not ended.is_set():  # noqa: ASYNC110  # set by the body
+                await asyncio.sleep(0.001)
             await asyncio.sleep(0.05)
             assert await ask(target) is False, "a body that was given up has published"
 

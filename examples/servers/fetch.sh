@@ -20,8 +20,10 @@ fetch() {
   touch "$into/.updated"
   local packages
   packages=$(mktemp -d)
-  (cd "$packages" && apt-get download -qq "$@" 2>/dev/null) || true
   local package
+  for package in "$@"; do # one by one: one that this release does not have must not keep the others away
+    (cd "$packages" && apt-get download -qq "$package" 2>/dev/null) || true
+  done
   for package in "$packages"/*.deb; do
     if [ -e "$package" ]; then dpkg -x "$package" "$into"; fi
   done
@@ -31,3 +33,9 @@ fetch() {
 if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
   exit 0
 fi
+
+# Two servers for FTP, which Debian does not install side by side, and the libraries they bring along: some of them
+# have other names in later releases.
+fetch proftpd proftpd-core proftpd-mod-crypto libpcre2-posix3 libhiredis0.14 libhiredis1.1.0 \
+  libmemcached11 libmemcachedutil2 libhashkit2 libmemcached11t64 libmemcachedutil2t64 libhashkit2t64
+fetch vsftpd vsftpd libwrap0

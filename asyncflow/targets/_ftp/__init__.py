@@ -1,0 +1,1 @@
+"""What ``FTPTarget`` is made of: connections, a pool of them, questions, downloads and uploads."""
