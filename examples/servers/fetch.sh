@@ -9,7 +9,9 @@ into=$PWD/.cache/servers
 fetch() {
   local program=$1
   shift
-  if command -v "$program" >/dev/null || [ -x "$into/usr/sbin/$program" ] || [ -x "$into/usr/bin/$program" ]; then
+  if command -v "$program" >/dev/null || [ -x "$into/usr/sbin/$program" ] || [ -x "$into/usr/bin/$program" ] ||
+    compgen -G "/usr/lib/postgresql/*/bin/$program" >/dev/null ||
+    compgen -G "$into/usr/lib/postgresql/*/bin/$program" >/dev/null; then
     return
   fi
   echo "==> fetching $program"
@@ -31,3 +33,5 @@ fetch() {
 if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
   exit 0
 fi
+
+fetch initdb postgresql-15 postgresql-client-15 libpq5 libicu72 libxml2 libldap-2.5-0 libsasl2-2 libgssapi-krb5-2

@@ -17,7 +17,7 @@ from ...clients import use
 from ...shield import finish
 from .._hops import in_thread
 from .names import Name
-from .stopping import InterruptibleConnection
+from .stopping import FileConnection
 
 __all__ = ["BUSY", "Database", "database", "patiently", "reason", "sqlstate"]
 
@@ -92,13 +92,17 @@ class Database:
         if self.is_file:
             await self._see_file()
         connection = await self._engine.connect()
+        driver: Any = (await connection.get_raw_connection()).driver_connection  # there is no suspension in this
+        sound = False
         try:
             yield connection
-        except BaseException as error:
-            # A statement that was cancelled may have been carried out, in part, or not yet: who knows.
-            await finish(_returned(connection, sound=isinstance(error, Exception)))
+            sound = True
+        except Exception:
+            sound = True
             raise
-        await finish(_returned(connection, sound=True))
+        finally:
+            # A statement that was cancelled may have been carried out, in part, or not yet: who knows.
+            await finish(_returned(connection, driver, sound=sound))
 
     async def _see_file(self) -> None:
         """Connections to a file that has been removed or replaced since would write into nowhere."""
@@ -125,7 +129,7 @@ class Database:
         await transaction.commit()
 
 
-async def _returned(connection: AsyncConnection, *, sound: bool) -> None:
+async def _returned(connection: AsyncConnection, driver: Any, *, sound: bool) -> None:
     try:
         if not sound:
             await connection.invalidate()
@@ -135,6 +139,7 @@ async def _returned(connection: AsyncConnection, *, sound: bool) -> None:
         with suppress(Exception):
             await connection.invalidate()
             await connection.close()
+    await driver.ending.wait()
 
 
 async def patiently(step: Callable[[], Awaitable[T]], patience: float = BUSY) -> T:
@@ -167,6 +172,8 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _server_engine(url: URL) -> AsyncEngine:
+    from .server import ServerConnection
+
     options: dict[str, Any] = {} if "timeout" in url.query else {"timeout": CONNECT}
     return create_async_engine(
         url,
@@ -174,17 +181,21 @@ def _server_engine(url: URL) -> AsyncEngine:
         max_overflow=0,
         pool_pre_ping=True,
         hide_parameters=True,
-        connect_args={"server_settings": {"application_name": "asyncflow"}, **options},
+        connect_args={
+            "connection_class": ServerConnection,
+            "server_settings": {"application_name": "asyncflow"},
+            **options,
+        },
     )
 
 
 def _file_engine(url: URL) -> AsyncEngine:
     options: dict[str, Any] = {} if "timeout" in url.query else {"timeout": STEP}
 
-    def connect(*args: Any, **kwargs: Any) -> InterruptibleConnection:
+    def connect(*args: Any, **kwargs: Any) -> FileConnection:
         import sqlite3
 
-        connection = InterruptibleConnection(lambda: sqlite3.connect(*args, **kwargs), iter_chunk_size=64)
+        connection = FileConnection(lambda: sqlite3.connect(*args, **kwargs), iter_chunk_size=64)
         thread: Any = getattr(connection, "_thread", connection)  # it was one itself before 0.22
         thread.daemon = True
         return connection

@@ -10,7 +10,7 @@ import aiosqlite
 
 from ...shield import finish
 
-__all__ = ["InterruptibleConnection", "stoppable"]
+__all__ = ["Ending", "FileConnection", "stoppable"]
 
 T = TypeVar("T")
 
@@ -50,11 +50,47 @@ async def _end(task: asyncio.Task[Any], stop: Callable[[], object] | None) -> No
         task.exception()  # the cancel stands for it; marked as seen, so nothing is logged
 
 
-class InterruptibleConnection(aiosqlite.Connection):
+class Ending:
+    """The end of a driver's connection, which is one, and comes, however often its caller is cancelled in it.
+
+    SQLAlchemy closes a connection whose statement was cancelled, and breaks that off when a second cancel comes.
+    """
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is being closed, by somebody other than the caller."""
+        return self._task is not None and self._task is not asyncio.current_task()
+
+    async def come(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """``close()``, the first time; and wait for it. Raises what it raises."""
+        if self._task is None:
+            self._task = asyncio.Task(close(), loop=asyncio.get_running_loop())
+            self._task.add_done_callback(_seen)
+        await asyncio.shield(self._task)
+
+    async def wait(self) -> None:
+        """Wait for it, if it has begun. Raises nothing."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()  # its callers may all have gone
+
+
+class FileConnection(aiosqlite.Connection):
     """A connection to SQLite whose statements are interrupted when they are cancelled.
 
     By itself a cancelled call goes on in its thread, and whatever comes next waits behind it.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ending = Ending()
 
     async def _execute(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         call: Coroutine[Any, Any, T] = super()._execute(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
@@ -65,3 +101,11 @@ class InterruptibleConnection(aiosqlite.Connection):
     def _interrupt(self) -> None:
         if self._connection is not None:
             self._connection.interrupt()
+
+    async def close(self) -> None:
+        """Close it, behind what its thread is at."""
+        await self.ending.come(super().close)
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        """End its thread, unless it is about to end in an orderly way."""
+        return None if self.ending.begun else super().stop()
