@@ -92,7 +92,7 @@ async def into_postgres(dsn: str, count: int, turns: int) -> list[Row]:
 
 async def into_sqlite(folder: str, count: int, turns: int) -> list[Row]:
     """Beside ``executemany`` of the standard library, in one thread."""
-    pairs = []
+    pairs: list[tuple[float, ...]] = []
     for turn in range(turns + 1):
         path = f"{folder}/{turn}"
         own = await seconds(

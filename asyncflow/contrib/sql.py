@@ -35,7 +35,7 @@ class CopyToTable(Task):
     table: ClassVar[str] = ""
     """``table`` or ``schema.table``."""
     columns: ClassVar[Iterable[Typed] | None] = None
-    """Names, or pairs of name and SQLAlchemy type: then a missing table is created. By default all that the table has."""
+    """Names, or pairs of name and SQLAlchemy type: then a missing table is created. By default all there are."""
     marker_table: ClassVar[str] = "table_updates"
     """Where it is kept that the rows are there."""
 

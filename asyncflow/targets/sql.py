@@ -28,7 +28,7 @@ from ._sql.names import Name, address, checked_text, column_name, place, table_n
 from ._sql.rows import RowError, Rows
 from ._sql.stopping import stoppable
 
-__all__ = ["MarkerTarget", "RowError", "RowTarget", "TableTarget"]
+__all__ = ["MarkerTarget", "RowError", "RowTarget", "Rows", "TableTarget", "Typed"]
 
 URL: TypeAlias = "str | sqlalchemy.URL"
 Typed: TypeAlias = "str | tuple[str, TypeEngine[Any] | type[TypeEngine[Any]]]"

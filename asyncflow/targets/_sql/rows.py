@@ -30,11 +30,11 @@ Row: TypeAlias = "Sequence[Any] | Mapping[str, Any]"
 Rows: TypeAlias = "Iterable[Row] | AsyncIterable[Row]"
 Process: TypeAlias = "Callable[[Any], Any] | None"
 Taken: TypeAlias = "tuple[list[tuple[Any, ...]], bool]"  # and whether that was all
-_Request: TypeAlias = "tuple[int, int, asyncio.Future[Taken]]"
+Request: TypeAlias = "tuple[int, int, asyncio.Future[Taken]]"
 
-FIRST, MOST = 16, 8_192
-"""Rows in a bunch: as many as take about ``BUNCH`` seconds, found by doubling."""
-BUNCH = 0.005  # seconds
+FIRST, MOST = 16, 16_384
+"""Rows in a bunch: as many as take about ``BUNCH`` seconds to make, and to write, found by doubling."""
+BUNCH = 0.005
 PATIENCE = 0.5  # seconds a row that is being made is waited for when the load is cancelled: below the grace of a build
 
 
@@ -123,8 +123,9 @@ async def bunches(rows: Rows, shape: Shape) -> AsyncIterator[tuple[int, list[tup
     the loop comes round. Raises ``RowError``, ``TypeError`` for what is no iterable, and what the rows raise, with a
     note that says after which row.
     """
+    source: _Here | _InThread
     if isinstance(rows, AsyncIterable):
-        source: Any = _Here(rows, shape)
+        source = _Here(rows, shape)
     elif isinstance(rows, Iterable) and not isinstance(rows, (str, bytes, Mapping)):
         source = _InThread(rows, shape)
     else:
@@ -140,7 +141,7 @@ async def bunches(rows: Rows, shape: Shape) -> AsyncIterator[tuple[int, list[tup
             if over:
                 return
             took = time.perf_counter() - began
-            if took < BUNCH and len(bunch) == size:
+            if took < 2 * BUNCH and len(bunch) == size:
                 size = min(2 * size, MOST)
             elif took > 4 * BUNCH:
                 size = max(size // 2, 1)
@@ -184,37 +185,47 @@ class _Here:
 class _InThread:
     """Rows that come from plain Python: one thread walks them, since what they hold (a cursor, say) may be bound to it.
 
-    It works while the loop waits, and waits while the loop works: both want the interpreter.
+    It makes the next bunch while the last one is written: most of that is waiting for the database.
     """
 
     def __init__(self, rows: Iterable[Row], shape: Shape) -> None:
         self._rows = rows
         self._shape = shape
         self._loop = asyncio.get_running_loop()
-        self._asked: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._begun = False
+        self._asked: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._next: asyncio.Future[Taken] | None = None
+        self._ended: asyncio.Future[None] | None = None
 
     async def take(self, size: int, first: int) -> Taken:
-        answer: asyncio.Future[Taken] = self._loop.create_future()
-        self._asked.put((size, first, answer))
-        if not self._begun:
-            self._begun = True
-            context = copy_context()
-            lend(lambda: context.run(self._work))
+        answer = self._next or self._ask(size, first)
+        self._next = None
         try:
-            return await answer
+            bunch, over = await answer
+            if not over:
+                self._next = self._ask(size, first + len(bunch))
+            return bunch, over
         finally:
             del answer  # what it raised holds this frame
 
+    def _ask(self, size: int, first: int) -> asyncio.Future[Taken]:
+        answer: asyncio.Future[Taken] = self._loop.create_future()
+        self._asked.put((size, first, answer))
+        if self._ended is None:
+            self._ended = self._loop.create_future()
+            context = copy_context()
+            lend(lambda: context.run(self._work))
+        return answer
+
     async def close(self) -> None:
         """Have the thread let go of the rows; one that does not come back in time is left to itself."""
-        self._asked.put(None)
-        if self._begun and not self._ended.done():
-            await finish(self._end())
+        if self._next is not None:
+            self._next.cancel()
+        if self._ended is not None:
+            self._asked.put(None)
+            await finish(self._end(self._ended))
 
-    async def _end(self) -> None:
-        await asyncio.wait([self._ended], timeout=PATIENCE)
+    async def _end(self, ended: asyncio.Future[None]) -> None:
+        await asyncio.wait([ended], timeout=PATIENCE)
 
     # In the thread
 
@@ -241,25 +252,25 @@ class _InThread:
         deadline = time.perf_counter() + BUNCH
         step = 1  # rows between two looks at the clock: a slow one is not waited for with all that come after it
         while len(bunch) < size:
-            had = len(bunch)
+            had, wanted = len(bunch), min(step, size - len(bunch))
             try:
-                bunch += islice(rows, min(step, size - had))
+                bunch += islice(rows, wanted)
             except Exception as error:
                 raise _noted(error, self._shape, first + len(bunch) - 1)  # noqa: B904
-            if len(bunch) - had < min(step, size - had):
+            if len(bunch) - had < wanted:
                 return self._shape.fit(bunch, first), True
             if time.perf_counter() > deadline:
                 break
             step *= 2
         return self._shape.fit(bunch, first), False
 
-    def _tell(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    def _tell(self, future: asyncio.Future[Any] | None, result: Any, error: BaseException | None) -> None:
         with suppress(RuntimeError):  # the loop has been closed: nobody is left to hear it
             self._loop.call_soon_threadsafe(_settle, future, result, error)
 
 
-def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():
+def _settle(future: asyncio.Future[Any] | None, result: Any, error: BaseException | None) -> None:
+    if future is None or future.done():
         return
     if error is None:
         future.set_result(result)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from contextlib import aclosing
+from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -39,63 +39,55 @@ class ServerConnection(asyncpg.Connection):  # type: ignore[misc]  # it comes wi
             super().terminate()
 
 
-class _Walk:
-    """All rows one by one, for the driver; and how many it has had."""
-
-    def __init__(self, rows: Rows, fits: Shape) -> None:
-        self._rows = rows
-        self._fits = fits
-        self.number = 1  # of the row the driver has, or asks for
-        self.row: Any = None
-        self.error: BaseException | None = None
-
-    async def __aiter__(self) -> AsyncIterator[tuple[Any, ...]]:
-        try:
-            async with aclosing(bunches(self._rows, self._fits)) as source:  # type: ignore[type-var]
-                async for first, bunch in source:
-                    self.number = first
-                    for self.row in bunch:
-                        yield self.row
-                        self.number += 1
-        except Exception as error:
-            self.error = error
-            raise
-
-
 async def copy(database: Database, connection: AsyncConnection, name: Name, fits: Shape, rows: Rows) -> int:
+    """Write ``rows`` in the transaction of ``connection``; how many there were. Raises as ``loading.load``.
+
+    Each bunch is a COPY of its own: what the driver is given as a list it walks at full speed, and it holds up the
+    loop for as long as that takes.
+    """
     driver: Any = (await connection.get_raw_connection()).driver_connection
-    walk = _Walk(rows, fits)
-    source = aiter(walk)
-    try:
-        async with aclosing(source):  # type: ignore[type-var]
-            await driver.copy_records_to_table(
-                name.table, schema_name=name.schema, columns=list(fits.columns), records=source
-            )
-    except Exception as error:
-        # The driver has asked the server to stop, which may yet reach whatever comes next on this connection.
-        await connection.invalidate()
-        if error is walk.error:
-            raise
-        raise await _explained(database, name, fits, walk, error) from error
-    return walk.number - 1
+    count = 0
+    async with aclosing(bunches(rows, fits)) as source:  # type: ignore[type-var]
+        async for first, bunch in source:
+            records = iter(bunch)
+            try:
+                await driver.copy_records_to_table(
+                    name.table, schema_name=name.schema, columns=list(fits.columns), records=records
+                )
+            except Exception as error:
+                # The driver has asked the server to stop, which may yet reach whatever comes next on this connection.
+                await connection.invalidate()
+                at = max(len(bunch) - length_hint(records) - 1, 0)
+                raise await _explained(database, name, fits, first, bunch, at, error) from error
+            count = first + len(bunch) - 1
+    return count
 
 
-async def _explained(database: Database, name: Name, fits: Shape, walk: _Walk, error: Exception) -> Exception:
-    """Which row, and which column, ``error`` is about; itself where that is not known."""
+async def _explained(
+    database: Database,
+    name: Name,
+    fits: Shape,
+    first: int,
+    bunch: list[tuple[Any, ...]],
+    at: int,
+    error: Exception,
+) -> Exception:
+    """Which row, and which column, ``error`` is about; itself where that is not known. The driver was at row ``at``."""
     if isinstance(error, asyncpg.PostgresError):
         # The server has counted them, and says so in the context: COPY t, line 3, column "n"
         said = re.search(r"line (\d+)(?:, column \"?(\w+))?", getattr(error, "context", None) or "")
         if said is None:
             return error  # type: ignore[no-any-return]
-        return RowError.at(fits.table, int(said[1]), getattr(error, "column_name", None) or said[2], error)
+        column = getattr(error, "column_name", None) or said[2]
+        return RowError.at(fits.table, first + int(said[1]) - 1, column, error)
     lost: tuple[type[Exception], ...] = (OSError, asyncpg.InterfaceError)
     if isinstance(error, lost):
         return error
-    column, problem = await _unfit(database, name, fits, walk.row), str(error)
+    column, problem = await _unfit(database, name, fits, bunch[at]), str(error)
     if column is not None:
-        value = walk.row[fits.columns.index(column)]
+        value = bunch[at][fits.columns.index(column)]
         problem = f"a value of {type(value).__name__} does not fit: {error}"
-    return RowError.at(fits.table, walk.number, column, problem)
+    return RowError.at(fits.table, first + at, column, problem)
 
 
 async def _unfit(database: Database, name: Name, fits: Shape, row: tuple[Any, ...]) -> str | None:
