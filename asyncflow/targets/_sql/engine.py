@@ -89,8 +89,7 @@ class Database:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
-        if self.is_file:
-            await self._see_file()
+        await self.look()
         connection = await self._engine.connect()
         driver: Any = (await connection.get_raw_connection()).driver_connection  # there is no suspension in this
         sound = False
@@ -104,8 +103,10 @@ class Database:
             # A statement that was cancelled may have been carried out, in part, or not yet: who knows.
             await finish(_returned(connection, driver, sound=sound))
 
-    async def _see_file(self) -> None:
-        """Connections to a file that has been removed or replaced since would write into nowhere."""
+    async def look(self) -> None:
+        """Let go of connections to a file that has been removed or replaced since: they would write into nowhere."""
+        if not self.is_file:
+            return
         file = await in_thread(_identity, self.url.database)
         if file != self._file:
             if self._file is not None:
@@ -122,7 +123,7 @@ class Database:
         await connection.execution_options(asyncflow_begin="BEGIN IMMEDIATE")
         return await patiently(connection.begin)
 
-    async def commit(self, connection: AsyncConnection, transaction: Any, patience: float = BUSY) -> None:
+    async def commit(self, connection: AsyncConnection, transaction: Any, patience: float | None = None) -> None:
         """Commit; readers of a file, who hold that up, are waited for."""
         if self.is_file:  # SQLAlchemy's own commit can be tried once only; after this one it has nothing to do
             await patiently(lambda: connection.exec_driver_sql("COMMIT"), patience)
@@ -142,13 +143,13 @@ async def _returned(connection: AsyncConnection, driver: Any, *, sound: bool) ->
     await driver.ending.wait()
 
 
-async def patiently(step: Callable[[], Awaitable[T]], patience: float = BUSY) -> T:
-    """``step()``, again and again for ``patience`` seconds while the file is locked by somebody else.
+async def patiently(step: Callable[[], Awaitable[T]], patience: float | None = None) -> T:
+    """``step()``, again and again for ``patience`` seconds, ``BUSY`` by default, while somebody else locks the file.
 
     SQLite could wait itself, but could not be cancelled in it.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + patience
+    deadline = loop.time() + (BUSY if patience is None else patience)
     while True:
         try:
             return await step()

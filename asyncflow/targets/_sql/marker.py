@@ -115,6 +115,7 @@ async def made(database: Database, name: Name, table: Table | None = None) -> No
     ``CREATE TABLE IF NOT EXISTS`` of two at once fails on PostgreSQL, and so may one of somebody who may not create
     tables even where it is there: so we look first, and make it one at a time.
     """
+    await database.look()
     if name in database.made:
         return
     if database.is_file:
