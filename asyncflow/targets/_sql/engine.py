@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy import URL, event
@@ -90,7 +91,7 @@ class Database:
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
         await self.look()
-        connection = await self._engine.connect()
+        connection = await self._connect()
         driver: Any = (await connection.get_raw_connection()).driver_connection  # there is no suspension in this
         sound = False
         try:
@@ -102,6 +103,19 @@ class Database:
         finally:
             # A statement that was cancelled may have been carried out, in part, or not yet: who knows.
             await finish(_returned(connection, driver, sound=sound))
+
+    async def _connect(self) -> AsyncConnection:
+        """A connection of the pool's. One that SQLAlchemy has made, and not given us since we were cancelled, is closed."""
+        opened: list[Any] = []
+        token = _opened.set(opened)
+        try:
+            return await self._engine.connect()
+        except BaseException:
+            for driver in opened:
+                await finish(_closed(driver))
+            raise
+        finally:
+            _opened.reset(token)
 
     async def look(self) -> None:
         """Let go of connections to a file that has been removed or replaced since: they would write into nowhere."""
@@ -130,8 +144,19 @@ class Database:
         await transaction.commit()
 
 
+_opened: ContextVar[list[Any]] = ContextVar("asyncflow_sql_opened")
+"""Where connections are noted that are made in the task that has set this."""
+
+
+async def _closed(driver: Any) -> None:
+    with suppress(Exception):
+        await driver.close()
+
+
 async def _returned(connection: AsyncConnection, driver: Any, *, sound: bool) -> None:
     try:
+        if isinstance(driver, FileConnection):
+            await driver.close_cursors()
         if not sound:
             await connection.invalidate()
         await connection.close()
@@ -173,7 +198,12 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _server_engine(url: URL) -> AsyncEngine:
-    from .server import ServerConnection
+    from .server import connect
+
+    async def noted(*args: Any, **kwargs: Any) -> Any:
+        connection = await connect(*args, **kwargs)
+        _opened.get().append(connection)
+        return connection
 
     options: dict[str, Any] = {} if "timeout" in url.query else {"timeout": CONNECT}
     return create_async_engine(
@@ -183,7 +213,7 @@ def _server_engine(url: URL) -> AsyncEngine:
         pool_pre_ping=True,
         hide_parameters=True,
         connect_args={
-            "connection_class": ServerConnection,
+            "async_creator_fn": noted,
             "server_settings": {"application_name": "asyncflow"},
             **options,
         },
@@ -199,6 +229,7 @@ def _file_engine(url: URL) -> AsyncEngine:
         connection = FileConnection(lambda: sqlite3.connect(*args, **kwargs), iter_chunk_size=64)
         thread: Any = getattr(connection, "_thread", connection)  # it was one itself before 0.22
         thread.daemon = True
+        _opened.get().append(connection)
         return connection
 
     engine = create_async_engine(

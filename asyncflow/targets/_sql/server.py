@@ -18,7 +18,9 @@ from .stopping import Ending
 if TYPE_CHECKING:
     from .engine import Database
 
-__all__ = ["ServerConnection", "copy"]
+__all__ = ["ServerConnection", "connect", "copy"]
+
+PATIENCE = 2.0  # seconds a server has to answer that it lets go of a connection
 
 
 class ServerConnection(asyncpg.Connection):  # type: ignore[misc]  # it comes without types
@@ -31,12 +33,18 @@ class ServerConnection(asyncpg.Connection):  # type: ignore[misc]  # it comes wi
     async def close(self, *, timeout: float | None = None) -> None:
         """Close it, when the server knows what has been cancelled; after ``timeout`` seconds in any case."""
         close = super().close
-        await self.ending.come(lambda: close(timeout=timeout))
+        await self.ending.come(lambda: close(timeout=timeout or PATIENCE))
 
     def terminate(self) -> None:
         """Let go of it at once, unless it is being closed."""
         if not self.ending.begun:
             super().terminate()
+
+
+async def connect(*args: Any, **kwargs: Any) -> ServerConnection:
+    """A connection to the server. Raises what asyncpg does."""
+    connection: ServerConnection = await asyncpg.connect(*args, connection_class=ServerConnection, **kwargs)
+    return connection
 
 
 async def copy(database: Database, connection: AsyncConnection, name: Name, fits: Shape, rows: Rows) -> int:
@@ -56,7 +64,11 @@ async def copy(database: Database, connection: AsyncConnection, name: Name, fits
                 )
             except Exception as error:
                 # The driver has asked the server to stop, which may yet reach whatever comes next on this connection.
+                # It may not have noticed yet, and only wonder at what comes from the server.
+                broken = driver.is_closed() or "another operation" in str(error)
                 await connection.invalidate()
+                if broken:
+                    raise ConnectionError(f"{name}: the connection broke in the middle of a COPY: {error}") from error
                 at = max(len(bunch) - length_hint(records) - 1, 0)
                 raise await _explained(database, name, fits, first, bunch, at, error) from error
             count = first + len(bunch) - 1
@@ -80,9 +92,6 @@ async def _explained(
             return error  # type: ignore[no-any-return]
         column = getattr(error, "column_name", None) or said[2]
         return RowError.at(fits.table, first + int(said[1]) - 1, column, error)
-    lost: tuple[type[Exception], ...] = (OSError, asyncpg.InterfaceError)
-    if isinstance(error, lost):
-        return error
     column, problem = await _unfit(database, name, fits, bunch[at]), str(error)
     if column is not None:
         value = bunch[at][fits.columns.index(column)]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import aiosqlite
 
@@ -29,16 +32,16 @@ async def stoppable(work: Coroutine[Any, Any, T], stop: Callable[[], object] | N
     """
     task = asyncio.Task(work, loop=asyncio.get_running_loop())
     try:
-        await asyncio.wait([task])
-    except asyncio.CancelledError:
-        if stop is None:
-            task.cancel()
-        await finish(_end(task, stop))
-        raise
-    try:
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            if stop is None:
+                task.cancel()
+            await finish(_end(task, stop))
+            raise
         return task.result()
     finally:
-        del task  # its traceback holds this frame
+        del task  # what it raised holds all its frames, and so cursors
 
 
 async def _end(task: asyncio.Task[Any], stop: Callable[[], object] | None) -> None:
@@ -91,20 +94,45 @@ class FileConnection(aiosqlite.Connection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.ending = Ending()
+        self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
 
     async def _execute(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         call: Coroutine[Any, Any, T] = super()._execute(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
-        if getattr(fn, "__name__", "") in ("commit", "rollback", "close"):  # they are short, and have to be whole
+        if getattr(fn, "__name__", "") in (
+            "commit",
+            "rollback",
+            "close",
+            "_let_go",
+        ):  # they are short, and have to be whole
             return await finish(call)
-        return await stoppable(call, self._interrupt)
+        result = await stoppable(call, self._interrupt)
+        if isinstance(result, sqlite3.Cursor):
+            self._cursors.add(result)
+        return result
 
     def _interrupt(self) -> None:
         if self._connection is not None:
             self._connection.interrupt()
 
+    async def close_cursors(self) -> None:
+        """Close what is still open: it holds the file's locks, and the file when the connection has been closed."""
+        if self._cursors and self._connection is not None:
+            await self._execute(self._let_go)
+
+    def _let_go(self) -> None:
+        for cursor in list(self._cursors):
+            cursor.close()
+        self._cursors.clear()
+
     async def close(self) -> None:
         """Close it, behind what its thread is at."""
-        await self.ending.come(super().close)
+        await self.ending.come(self._close)
+
+    async def _close(self) -> None:
+        with suppress(Exception):
+            await self.close_cursors()
+            await self.rollback()
+        await super().close()
 
     def stop(self) -> asyncio.Future[Any] | None:
         """End its thread, unless it is about to end in an orderly way."""
