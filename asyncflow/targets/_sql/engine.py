@@ -105,7 +105,7 @@ class Database:
             await finish(_returned(connection, driver, sound=sound))
 
     async def _connect(self) -> AsyncConnection:
-        """A connection of the pool's. One that SQLAlchemy has made, and not given us since we were cancelled, is closed."""
+        """A connection of the pool's; one that SQLAlchemy has made, and lost when it was cancelled, is closed."""
         opened: list[Any] = []
         token = _opened.set(opened)
         try:
