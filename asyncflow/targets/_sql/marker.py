@@ -207,7 +207,7 @@ def _lost(marker: Marker, key: str, attempt: Attempt | None) -> None:
             errno.EEXIST, "it has been published before, and is not written twice: nothing of this was kept", key
         )
     if hasattr(attempt, "adopted"):
-        attempt.adopted = True
+        setattr(attempt, "adopted", True)  # noqa: B010  # it is about to have one
 
 
 async def _write(connection: AsyncConnection, database: Database, marker: Marker, publish_id: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
@@ -47,56 +48,76 @@ async def connect(*args: Any, **kwargs: Any) -> ServerConnection:
     return connection
 
 
+class _Walk:
+    """The rows one by one, as the driver wants them; and where it is."""
+
+    def __init__(self, rows: Rows, fits: Shape) -> None:
+        self._rows = rows
+        self._fits = fits
+        self.count = 0  # in the bunches before this one
+        self.bunch: list[tuple[Any, ...]] = []
+        self.left: Iterator[tuple[Any, ...]] = iter(())
+        self.error: Exception | None = None
+
+    @property
+    def at(self) -> int:
+        """Which row of the bunch the driver was given last, counted from 0."""
+        return max(len(self.bunch) - length_hint(self.left) - 1, 0)
+
+    async def __aiter__(self) -> AsyncIterator[tuple[Any, ...]]:
+        try:
+            async with aclosing(bunches(self._rows, self._fits)) as source:  # type: ignore[type-var]
+                async for first, self.bunch in source:
+                    self.count = first - 1
+                    self.left = iter(self.bunch)
+                    for row in self.left:
+                        yield row
+        except Exception as error:
+            self.error = error
+            raise
+        self.count += len(self.bunch)
+
+
 async def copy(database: Database, connection: AsyncConnection, name: Name, fits: Shape, rows: Rows) -> int:
     """Write ``rows`` in the transaction of ``connection``; how many there were. Raises as ``loading.load``.
 
-    Each bunch is a COPY of its own: what the driver is given as a list it walks at full speed, and it holds up the
-    loop for as long as that takes.
+    It is one COPY, so the server is at work all the time, and the loop comes round after each bunch.
     """
     driver: Any = (await connection.get_raw_connection()).driver_connection
-    count = 0
-    async with aclosing(bunches(rows, fits)) as source:  # type: ignore[type-var]
-        async for first, bunch in source:
-            records = iter(bunch)
-            try:
-                await driver.copy_records_to_table(
-                    name.table, schema_name=name.schema, columns=list(fits.columns), records=records
-                )
-            except Exception as error:
-                # The driver has asked the server to stop, which may yet reach whatever comes next on this connection.
-                # It may not have noticed yet, and only wonder at what comes from the server.
-                broken = driver.is_closed() or "another operation" in str(error)
-                await connection.invalidate()
-                if broken:
-                    raise ConnectionError(f"{name}: the connection broke in the middle of a COPY: {error}") from error
-                at = max(len(bunch) - length_hint(records) - 1, 0)
-                raise await _explained(database, name, fits, first, bunch, at, error) from error
-            count = first + len(bunch) - 1
-    return count
+    walk = _Walk(rows, fits)
+    try:
+        async with aclosing(aiter(walk)) as records:  # type: ignore[type-var]
+            await driver.copy_records_to_table(
+                name.table, schema_name=name.schema, columns=list(fits.columns), records=records
+            )
+    except Exception as error:
+        # It may not have noticed yet that it is broken, and only wonder at what comes from the server.
+        broken = driver.is_closed() or "another operation" in str(error)
+        # The driver has asked the server to stop, which may yet reach whatever comes next on this connection.
+        await connection.invalidate()
+        if error is walk.error:
+            raise
+        if broken:
+            raise ConnectionError(f"{name}: the connection broke in the middle of a COPY: {error}") from error
+        raise await _explained(database, name, fits, walk, error) from error
+    return walk.count
 
 
-async def _explained(
-    database: Database,
-    name: Name,
-    fits: Shape,
-    first: int,
-    bunch: list[tuple[Any, ...]],
-    at: int,
-    error: Exception,
-) -> Exception:
-    """Which row, and which column, ``error`` is about; itself where that is not known. The driver was at row ``at``."""
+async def _explained(database: Database, name: Name, fits: Shape, walk: _Walk, error: Exception) -> Exception:
+    """Which row, and which column, ``error`` is about; itself where that is not known."""
     if isinstance(error, asyncpg.PostgresError):
         # The server has counted them, and says so in the context: COPY t, line 3, column "n"
         said = re.search(r"line (\d+)(?:, column \"?(\w+))?", getattr(error, "context", None) or "")
         if said is None:
             return error  # type: ignore[no-any-return]
-        column = getattr(error, "column_name", None) or said[2]
-        return RowError.at(fits.table, first + int(said[1]) - 1, column, error)
-    column, problem = await _unfit(database, name, fits, bunch[at]), str(error)
+        return RowError.at(fits.table, int(said[1]), getattr(error, "column_name", None) or said[2], error)
+    if not walk.bunch:
+        return error
+    row = walk.bunch[walk.at]
+    column, problem = await _unfit(database, name, fits, row), str(error)
     if column is not None:
-        value = bunch[at][fits.columns.index(column)]
-        problem = f"a value of {type(value).__name__} does not fit: {error}"
-    return RowError.at(fits.table, first + at, column, problem)
+        problem = f"a value of {type(row[fits.columns.index(column)]).__name__} does not fit: {error}"
+    return RowError.at(fits.table, walk.count + walk.at + 1, column, problem)
 
 
 async def _unfit(database: Database, name: Name, fits: Shape, row: tuple[Any, ...]) -> str | None:

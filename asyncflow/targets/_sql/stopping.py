@@ -105,10 +105,10 @@ class FileConnection(aiosqlite.Connection):
             "_let_go",
         ):  # they are short, and have to be whole
             return await finish(call)
-        result = await stoppable(call, self._interrupt)
+        result: Any = await stoppable(call, self._interrupt)
         if isinstance(result, sqlite3.Cursor):
             self._cursors.add(result)
-        return result
+        return result  # type: ignore[no-any-return]
 
     def _interrupt(self) -> None:
         if self._connection is not None:
