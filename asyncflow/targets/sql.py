@@ -111,7 +111,7 @@ class RowTarget(_SQLTarget):
                 try:
                     rows = await patiently(lambda: connection.execute(query))
                 except SQLAlchemyError as error:
-                    if absent(error):
+                    if await absent(shared, connection, self.table, error):
                         return False
                     raise
                 return rows.first() is not None

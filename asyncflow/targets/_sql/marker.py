@@ -69,8 +69,27 @@ def _table(name: Name) -> Table:
     )
 
 
-def absent(error: BaseException) -> bool:
-    """Whether a query failed because the table it asks is not there."""
+HIDDEN = text("""
+    SELECT count(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE relname = :table AND NOT has_schema_privilege(relnamespace, 'USAGE') AND nspname IN (
+        SELECT btrim(replace(part, '$user', current_user), ' "')
+        FROM unnest(string_to_array(current_setting('search_path'), ',')) AS part
+    )
+""").bindparams(bindparam("table", type_=TEXT))
+
+
+async def absent(database: Database, connection: AsyncConnection, name: Name, error: BaseException) -> bool:
+    """Whether a query failed because the table it asks is not there, as far as anybody can see."""
+    if not _undefined(error):
+        return False
+    if database.is_file or name.schema is not None:
+        return True
+    # PostgreSQL passes over schemas that one may not use, and says the same of what is in them.
+    await connection.rollback()
+    return not (await connection.execute(HIDDEN, {"table": name.table})).scalar_one()
+
+
+def _undefined(error: BaseException) -> bool:
     if not isinstance(error, DBAPIError):
         return False
     if sqlstate(error) is not None:
@@ -100,7 +119,7 @@ async def have(
     try:
         rows = await patiently(lambda: connection.execute(query))
     except DBAPIError as error:
-        if absent(error):
+        if await absent(database, connection, marker_table, error):
             return set()
         raise
     return {Marker(marker_table, update_id, target_table or "") for update_id, target_table in rows}
@@ -190,7 +209,7 @@ async def published(
         try:
             won = await _write(connection, database, marker, publish_id)
         except DBAPIError as error:
-            if absent(error):  # it was dropped; whoever comes next makes it again
+            if _undefined(error):  # it was dropped; whoever comes next makes it again
                 database.made.discard(marker.marker_table)
             raise
         if won:

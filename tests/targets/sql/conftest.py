@@ -33,13 +33,29 @@ def on_server(dsn: str, work: Callable[[Any], Awaitable[Any]]) -> Any:
     return asyncio.run(main())
 
 
+EMPTY = """
+DO $$ DECLARE name text; BEGIN
+  PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid();
+  FOR name IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' LOOP
+    EXECUTE format('DROP SCHEMA %I CASCADE', name);
+  END LOOP;
+  CREATE SCHEMA public;
+END $$
+"""
+
+
+@pytest.fixture(scope="session")
+def test_database(server: Postgres) -> str:
+    on_server(server.dsn, lambda connection: connection.execute("CREATE DATABASE test"))
+    return server.url.rsplit("/", 1)[0] + "/test"
+
+
 @pytest.fixture
-def postgres_url(server: Postgres) -> Iterator[str]:
-    """A database of the test's own."""
-    name = "test"
-    on_server(server.dsn, lambda connection: connection.execute(f'CREATE DATABASE "{name}"'))
-    yield server.url.rsplit("/", 1)[0] + f"/{name}"
-    on_server(server.dsn, lambda connection: connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'))
+def postgres_url(test_database: str) -> Iterator[str]:
+    """A database with nothing in it."""
+    yield test_database
+    on_server(test_database.replace("+asyncpg", ""), lambda connection: connection.execute(EMPTY))
 
 
 @pytest.fixture

@@ -658,7 +658,9 @@ def test_two_spellings_of_a_file_are_one_key(tmp_path: Path, monkeypatch: pytest
     assert keys == {f"sqlite:///{tmp_path}/real/x.db/table_updates#u"}
 
 
-@pytest.mark.parametrize("trouble", ["nobody listens", "no such database", "not readable", "no such host"])
+@pytest.mark.parametrize(
+    "trouble", ["nobody listens", "no such database", "not readable", "not visible", "no such host"]
+)
 async def test_unknown_is_not_absent(trouble: str, postgres_url: str, dsn: str) -> None:
     url = postgres_url
     if trouble == "nobody listens":
@@ -671,6 +673,8 @@ async def test_unknown_is_not_absent(trouble: str, postgres_url: str, dsn: str) 
         await MarkerTarget(url, "m").touch()
         connection = await asyncpg.connect(dsn)
         await connection.execute("CREATE ROLE reader LOGIN; GRANT CONNECT ON DATABASE test TO reader")
+        if trouble == "not readable":
+            await connection.execute("GRANT USAGE ON SCHEMA public TO reader")
         await connection.close()
         url = url.replace("test:secret@", "reader:hunter2@")
     try:
@@ -682,7 +686,7 @@ async def test_unknown_is_not_absent(trouble: str, postgres_url: str, dsn: str) 
         assert isinstance(answers[0], TargetStateUnknown)
         assert isinstance(answers[1], bool)
     finally:
-        if trouble == "not readable":
+        if trouble.startswith("not "):
             connection = await asyncpg.connect(dsn)
             await connection.execute("DROP OWNED BY reader; DROP ROLE reader")
             await connection.close()
