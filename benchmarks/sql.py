@@ -30,6 +30,7 @@ from .rows import Goal, Row
 ROWS = 1_000_000
 GOAL = 1.3
 """Times the driver's own COPY."""
+FIGURE = 60.0  # seconds; it is the ratio that counts
 
 COLUMNS: list[tuple[str, Any]] = [
     ("id", sqlalchemy.BigInteger),
@@ -82,7 +83,7 @@ async def into_postgres(dsn: str, count: int, turns: int) -> list[Row]:
             pairs.append(tuple(pair))
         pairs = pairs[1:]  # the first one warms up both
         own, least = medians(pairs)
-        found.append(Row(f"COPY from a {what}", count, "s wall", own, least, ratio(pairs), Goal(float("inf"), GOAL)))
+        found.append(Row(f"COPY from a {what}", count, "s wall", own, least, ratio(pairs), Goal(FIGURE, GOAL)))
     await theirs.execute("CREATE TABLE gap (id int8, customer text, amount float8, at timestamp)")
     gap = await longest_gap(lambda: ours("gap", generated(count)))
     found.append(Row("COPY: longest gap of the loop", count, "ms", gap * 1000, goal=Goal(50)))
@@ -123,9 +124,6 @@ def main() -> None:
         rows = asyncio.run(into_postgres(server.dsn, count, turns))
     with tempfile.TemporaryDirectory() as folder:
         rows += asyncio.run(into_sqlite(folder, count, turns))
-    OUTPUT.mkdir(parents=True, exist_ok=True)
-    path = OUTPUT / "sql.json"
-    path.write_text(json.dumps({"machine": about, "rows": [row.to_json() for row in rows]}, indent=1) + "\n")
     head = ["workload", "rows", "unit", "asyncflow", "driver", "ratio", "goal", "met"]
     print(
         table(
@@ -145,7 +143,11 @@ def main() -> None:
             ],
         )
     )
-    print(f"\nas JSON: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    if scale.at_most is None:
+        OUTPUT.mkdir(parents=True, exist_ok=True)
+        path = OUTPUT / "sql.json"
+        path.write_text(json.dumps({"machine": about, "rows": [row.to_json() for row in rows]}, indent=1) + "\n")
+        print(f"\nas JSON: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
 
 
 if __name__ == "__main__":
