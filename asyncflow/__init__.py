@@ -75,8 +75,11 @@ from .registry import get_task_class, namespace
 from .result import AttemptResult, BuildResult, TaskResult
 from .snapshot import RunSnapshot, RunStatus, TaskAtWork
 from .target import Target
+from .targets._file import FileTarget
 from .targets.local import LocalTarget
 from .targets.memory import MemoryTarget
+from .targets.together import together
+from .targets.urls import target_for
 
 __all__ = [
     "Abandoned",
@@ -101,6 +104,7 @@ __all__ = [
     "Event",
     "EventReader",
     "ExternalTask",
+    "FileTarget",
     "FloatParameter",
     "Flow",
     "FlowClosed",
@@ -155,6 +159,8 @@ __all__ = [
     "plan",
     "run",
     "start",
+    "target_for",
     "task",
+    "together",
     "value",
 ]

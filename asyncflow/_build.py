@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, Unpack, overload
 
-from . import _task
+from . import _task, journal
 from . import attempt as attempts
 from ._plan import Plan
 from ._task import Task, Waits, wait_for
@@ -22,6 +22,7 @@ from .outcomes import answer
 from .result import BuildResult, ended, reachable
 from .selection import Force, Only, forced
 from .shield import finish
+from .targets._hops import in_thread
 from .tree import leaves, settle
 
 __all__ = [
@@ -175,6 +176,8 @@ def _loop_is_running() -> bool:
 
 async def _carry_out(executor: Executor, account: Account, structure: Any, *, dry: bool = False) -> list[Node]:
     """A build from its beginning to its end: the nodes asked for. ``account.nodes`` are all it met."""
+    if not dry and not journal.healed():  # else what was all but published would be made again
+        await in_thread(journal.heal)
     demand = account.demand = executor.open(account, structure, dry=dry)
     abandoned = False
     try:

@@ -49,6 +49,10 @@ class Engine(Protocol):
     def progress(self, attempt: Attempt, fraction: float, message: str) -> None:
         """Tell the listeners how far the body is."""
 
+    def creates(self, attempt: Attempt, key: str) -> bool:
+        """Whether the target called ``key`` is the body's one output, and was found missing."""
+        ...
+
 
 _fence = threading.Lock()  # held for a few instructions, by every attempt of the process
 
@@ -59,8 +63,8 @@ class Attempt:
     """One run of one task's body."""
 
     __slots__ = (
-        *("cancelled", "engine", "handle", "node", "progress", "published", "publishing", "state", "task"),
-        *("time_left", "timed_out", "timer"),
+        *("cancelled", "engine", "handle", "lost", "node", "progress", "published", "publishing", "state", "task"),
+        *("time_left", "timed_out", "timer", "together"),
     )
 
     def __init__(self, task: Task, engine: Engine, node: Any) -> None:
@@ -70,7 +74,9 @@ class Attempt:
         self.handle: Any = None  # the runner's own: an asyncio.Task, a thread's inbox
         self.state = RUNNING
         self.publishing = 0  # publishes in flight; PUBLISHING is RUNNING with one or more of them
+        self.together = 0  # groups of publishes in flight, which are begun as one
         self.published: set[str | None] | None = None  # keys made visible by this attempt's own handles
+        self.lost: set[str] | None = None  # keys that somebody else has made visible first
         self.cancelled = False  # the engine has asked the body to stop
         self.progress: tuple[float, str] | None = None  # what the body has told last
         self.timed_out = False  # because it was at work too long
@@ -80,9 +86,20 @@ class Attempt:
     def begin_publish(self) -> None:
         """RUNNING -> PUBLISHING. Raises ``TaskCancelled`` if the attempt has been fenced."""
         with _fence:
-            if self.state == FENCED:
+            if self.state == FENCED and not self.together:
                 raise TaskCancelled(self.task)
             self.publishing += 1
+
+    def begin_together(self) -> None:
+        """Several publishes, one after the other: if the first may begin, the others may. Raises ``TaskCancelled``."""
+        self.begin_publish()
+        self.together += 1
+
+    def end_together(self) -> None:
+        """The last of them has ended."""
+        self.together -= 1
+        with _fence:
+            self.publishing -= 1
 
     def end_publish(self, key: str | None, *, visible: bool) -> None:
         """PUBLISHING -> RUNNING (or FENCED, if that was asked for meanwhile)."""
@@ -104,6 +121,22 @@ class Attempt:
                 self.published = {key}
             else:
                 self.published.add(key)
+
+    def creates(self, key: str) -> bool:
+        """Whether the target called ``key`` is only to be created: what somebody else makes meanwhile stands.
+
+        So it is where it was found missing; not where it is forced, not for one output of several (the others may say
+        something else), and not once this attempt has published it itself.
+        """
+        if self.published is not None and key in self.published:
+            return False
+        return self.engine.creates(self, key)
+
+    def lose(self, key: str) -> None:
+        """Somebody else has made the target called ``key`` visible first, and what this attempt has made is dropped."""
+        if self.lost is None:
+            self.lost = set()
+        self.lost.add(key)
 
     def fence(self) -> None:
         """From now on nothing of this attempt is published; a publish in flight comes to its end first."""

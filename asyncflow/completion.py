@@ -76,7 +76,8 @@ def _unseen(attempt: Attempt) -> Iterator[Target]:
 async def confirm(attempt: Attempt, value: Any) -> Any:
     """The body's value, once every output is there.
 
-    A value returned by a task that has an output is put into that output, if the target can (``put``).
+    A value returned by a task that has an output is put into that output, if the target can: it has a ``codec`` to be
+    written with, or a ``put``.
     Raises ``IncompleteOutput``, or what a target raises.
     """
     if _has_more(attempt, value):
@@ -106,11 +107,12 @@ async def confirm(attempt: Attempt, value: Any) -> Any:
 
 
 async def _store(attempt: Attempt, output: Any, value: Any) -> None:
-    put = getattr(output, "put", None)
+    put = getattr(output, "put", None) if getattr(output, "codec", None) is None else output.write
     if put is None:
         raise IncompleteOutput(
             f"{attempt.task!r}: run() returned a value ({type(value).__name__}) although the task has an output(); "
-            f"write it to {output!r}, or drop output() to have the value handed on in memory"
+            f"write it to {output!r}, give that a codec (codec=Json(), say) to have it written, or drop output() to "
+            "have the value handed on in memory"
         )
     stored = put(value)
     if inspect.isawaitable(stored):

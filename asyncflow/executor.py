@@ -23,7 +23,7 @@ from .attempt import Attempt, current
 from .clock import clock, meter
 from .completion import confirm, confirmed
 from .errors import TaskCancelled, TaskFailed
-from .graph import CANCELLING, RESTING, RETRYING, RUNNING, SUSPENDED, Build, Demand, Node
+from .graph import CANCELLING, FORCED, RESTING, RETRYING, RUNNING, SUSPENDED, Build, Demand, Node
 from .hub import Hub, hub
 from .outcomes import answer, settled
 from .planner import Planner
@@ -221,6 +221,16 @@ class Executor:
             with suppress(RuntimeError):  # an abandoned body has outlived its loop
                 self.loop.call_soon_threadsafe(build.owner.progressed, attempt.task, fraction, message)
 
+    def creates(self, attempt: Attempt, key: str) -> bool:
+        """Whether the target called ``key`` is the body's one output, and was found missing. Any thread."""
+        node = attempt.node
+        return (
+            isinstance(node.output, Target)
+            and node.output.key == key
+            and not node.flags & FORCED
+            and node.task._complete is None
+        )
+
     def said(self, attempt: Attempt, source: str, level: int, message: str) -> None:
         """Pass on what a body in another process has printed or logged. Any thread."""
         for build in self._scheduler.followers.hearing(attempt.node):
@@ -290,7 +300,7 @@ class Executor:
             if attempt.timed_out:
                 self._timed_out(attempt)
             else:
-                self._scheduler.succeeded(node, value)
+                self._scheduler.succeeded(node, value, adopted=attempt.lost is not None and not attempt.published)
             self._go_on()
 
     def failed(self, attempt: Attempt, error: BaseException) -> None:

@@ -16,13 +16,26 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["clean", "cleaners", "leave", "note", "state_folder", "token", "unfinished"]
+__all__ = [
+    "TOGETHER",
+    "clean",
+    "cleaners",
+    "finishers",
+    "heal",
+    "healed",
+    "leave",
+    "note",
+    "state_folder",
+    "token",
+    "unfinished",
+]
 
 log = logging.getLogger("asyncflow")
 
@@ -30,6 +43,12 @@ cleaners: dict[str, Callable[[str, str], int]] = {}
 """By kind of place: removes what the process with a token has left in a place, and says how many things that were.
 
 Called in a thread. Raises ``OSError`` where it could not; the place is looked at again by the next one then."""
+
+finishers: dict[str, Callable[[Mapping[str, Any]], None]] = {}
+"""By kind of step: makes visible what a killed process had complete and was about to show. Called as ``cleaners``."""
+
+TOGETHER = "together"
+"""The kind of an entry that is no place: steps, in JSON, that a process has decided to take all of."""
 
 unfinished: set[str] = set()
 """What is there by now, and neither whole nor removed: while there is any, the journal is kept."""
@@ -39,6 +58,7 @@ _token = ""
 _noted: set[tuple[str, str]] = set()
 _fd: int | None = None
 _broken = False  # nothing can be written down
+_healed = False  # what processes that are gone have left has been looked at
 
 
 def token() -> str:
@@ -136,7 +156,8 @@ def _clean_after(name: str, path: str) -> int:
         with open(fd, encoding="utf-8", errors="surrogateescape", closefd=False) as file:
             *entries, _ = file.read().split("\0")  # the last may have been cut off: nothing was made there yet
         whole = True
-        for entry in entries:
+        # What was decided first: it needs what would be removed as unfinished.
+        for entry in sorted(entries, key=lambda entry: not entry.startswith(TOGETHER)):
             kind, _, place = entry.partition(" ")
             cleaner = cleaners.get(kind)
             if cleaner is None:  # of a part that is not loaded here
@@ -147,6 +168,8 @@ def _clean_after(name: str, path: str) -> int:
             except OSError as error:
                 whole = False
                 log.debug("what a process that is gone has left in %s could not be removed: %s", place, error)
+                if kind == TOGETHER:
+                    break
         if whole:
             os.unlink(path)
     finally:
@@ -154,6 +177,40 @@ def _clean_after(name: str, path: str) -> int:
     if removed:
         log.info("removed %d unfinished files of a process that was killed", removed)
     return removed
+
+
+def _finish(place: str, token: str) -> int:
+    import json  # only after a crash
+
+    steps = json.loads(place)
+    kinds = {step["kind"] for step in steps}
+    if not kinds <= finishers.keys():
+        raise OSError(f"a part that is not loaded here: {', '.join(kinds - finishers.keys())}")
+    for step in steps:
+        finishers[step["kind"]](step)
+    return 0
+
+
+cleaners[TOGETHER] = _finish
+
+
+def heal() -> None:
+    """What ``clean`` does, once in the life of this process; quick where nobody has left anything. Raises nothing."""
+    global _healed
+    if not _healed:
+        _healed = True
+        _clean_quietly()
+
+
+def healed() -> bool:
+    """Whether there is nothing to ``heal``: not a file of another process."""
+    global _healed
+    if not _healed:
+        try:
+            _healed = not set(os.listdir(os.path.join(state_folder(), "journal"))) - {_token}
+        except OSError:  # there is none, or nobody can be helped
+            _healed = True
+    return _healed
 
 
 def leave() -> None:

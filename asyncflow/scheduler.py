@@ -374,11 +374,11 @@ class Scheduler:
 
     # Ends --------------------------------------------------------------------------------------------
 
-    def succeeded(self, node: Node, value: Any) -> None:
-        """The body ended, and the outputs are there."""
+    def succeeded(self, node: Node, value: Any, *, adopted: bool = False) -> None:
+        """The body ended, and the outputs are there; ``adopted``: somebody else has made them."""
         node.value = value
         node.error = None
-        self._ended(node, SUCCEEDED)
+        self._ended(node, graph.ADOPTED if adopted else SUCCEEDED)
 
     def failed(self, node: Node, error: BaseException) -> None:
         """The body raised ``error``, or did not make its output."""

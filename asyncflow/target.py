@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextvars import copy_context
 from typing import Any, ClassVar, Literal
 
-from .attempt import current
+from .bridge import Bridge, on_loop
 from .errors import TaskDefinitionError
-from .threads import files, parked, woken
+from .threads import files
 
 __all__ = ["Answer", "Target", "ask", "check_answer", "check_answers", "guard_async"]
 
@@ -41,26 +41,16 @@ class Answer:
         return self._ask().__await__()
 
     def __bool__(self) -> bool:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return self._wait()
-        raise TypeError(f"{self._question} has to be awaited on the event loop: write `await {self._question}`")
-
-    def _wait(self) -> bool:
-        if self._at_once is not None:
+        if self._at_once is not None and not on_loop():
             return self._at_once()
-        attempt = current.get()
-        if attempt is not None and attempt.engine.loop.is_running():
-            return asyncio.run_coroutine_threadsafe(self._answer(), attempt.engine.loop).result()
-        return asyncio.run(self._answer())
+        bridge = Bridge(f"{self._question} has to be awaited on the event loop: write `await {self._question}`")
+        try:
+            return bridge.run(self._answer())
+        finally:
+            bridge.close()
 
     async def _answer(self) -> bool:
-        parked()  # the thread that asked
-        try:
-            return await self._ask()
-        finally:
-            woken()
+        return await self._ask()
 
     def __repr__(self) -> str:
         return f"<the answer to {self._question}: await it>"

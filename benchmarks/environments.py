@@ -29,15 +29,16 @@ class CannotInstall(Exception):
     """An engine could not be installed here; the message says why."""
 
 
-def python_of(engine: str) -> str:
-    """The interpreter of ``engine``'s environment. Raises ``CannotInstall``."""
+def python_of(engine: str, packages: Sequence[str] = ()) -> str:
+    """The interpreter of ``engine``'s environment, with ``packages`` beside its pins. Raises ``CannotInstall``."""
+    wanted = [*PINS.get(engine, ()), *packages]
     folder = CACHE / f"bench-{engine}"
     python, stamp = folder / "bin" / "python", folder / ".made"
-    pins = " ".join(PINS[engine])
+    pins = " ".join(wanted)
     if not stamp.exists() or stamp.read_text() != pins:
         print(f"==> installing {pins} below {folder.relative_to(CACHE.parent)}", file=sys.stderr, flush=True)
         _call(sys.executable, "-m", "venv", str(folder))
-        _call(str(python), "-m", "pip", "install", "-q", *PINS[engine])
+        _call(str(python), "-m", "pip", "install", "-q", *wanted)
         Path(stamp).write_text(pins)
     return str(python)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import importlib
 import json
 import re
@@ -167,7 +168,7 @@ async def test_a_target_of_ones_own_and_many_in_one_call() -> None:
         return [(name,) for name in names if name in tables]
 
     space: dict[str, Any] = {"__name__": "guide", "query": query}
-    one, many, _ = programs(TARGETS)
+    *_, one, many, _ = programs(TARGETS)
     run(one, space, TARGETS)
     run(many, space, TARGETS)
 
@@ -185,6 +186,19 @@ async def test_a_target_of_ones_own_and_many_in_one_call() -> None:
     result = await build([Loads(n=n) for n in range(4)])
     assert result.counts == {"succeeded": 2, "complete": 2}
     assert queries[0] == ("t0", "t1", "t2", "t3")
+
+
+async def test_a_target_takes_and_gives_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, Any] = {"__name__": "guide"}
+    values, several, *_ = programs(TARGETS)
+    run(values, space, TARGETS)
+    run(several, space, TARGETS)
+    (await build([space["Total"](), space["Split"]()])).raise_for_failure()
+    assert (tmp_path / "out" / "odd.csv").read_text().split()[:2] == ["1", "3"]
+    assert json.loads((tmp_path / "out" / "total.json").read_text()) == {"total": 1248750.0}
+    rows = gzip.decompress((tmp_path / "out" / "orders.jsonl.gz").read_bytes()).splitlines()
+    assert len(rows) == 1000
 
 
 def test_the_contract_of_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,7 @@ class ProcessRunner(ThreadRunner):
             raise Stop
         if kind == "failed":
             raise unpack_error(PackedError(*message))
-        value, attempt.published = message
+        value, attempt.published, attempt.lost = message
         return value
 
     def _listen(self, attempt: Attempt, worker: Worker) -> tuple[str, Any]:
@@ -296,7 +296,9 @@ def _payload(attempt: Attempt) -> bytes:
     task = attempt.task
     inputs = attempt.engine.inputs(attempt)
     _check_reachable(task, inputs)
-    return dumps((task, logging.getLogger().level, _dumps_values(task, inputs)))
+    key = getattr(attempt.node.output, "key", None)
+    creates = key if key is not None and attempt.engine.creates(attempt, key) else None
+    return dumps((task, logging.getLogger().level, _dumps_values(task, inputs), creates))
 
 
 def _dumps_values(task: Task, values: Any) -> bytes:

@@ -63,6 +63,7 @@ class _Process:
         self._stopped = 0  # that of the last attempt that was to stop
         self._attempt: Attempt | None = None
         self._inputs: bytes = b""
+        self._creates: str | None = None
         self._runs: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()  # to a sync body
         self._waiting: dict[int, asyncio.Future[Any]] = {}  # of an async one
@@ -183,9 +184,9 @@ class _Process:
         if self._stopped == number:
             return "stopped", number, b""
         try:
-            task, level, self._inputs = self._load(payload)
+            task, level, self._inputs, self._creates = self._load(payload)
             logging.getLogger().setLevel(level)
-            value, published = self._run(task)
+            value, published, lost = self._run(task)
         except (_Stopped, asyncio.CancelledError) as stop:
             self._interruptible = False
             if self._stopped == number:
@@ -195,7 +196,7 @@ class _Process:
             self._interruptible = False
             return "failed", number, dumps(pack_error(error, place=self.place))
         try:
-            return "done", number, dumps((value, published))
+            return "done", number, dumps((value, published, lost))
         except Exception as problem:
             wrong = TypeError(
                 f"{task!r}: run() returned a value ({type(value).__name__}) that cannot be sent from its worker "
@@ -223,7 +224,7 @@ class _Process:
                 "in a module that can be imported there"
             ) from error
 
-    def _run(self, task: Any) -> tuple[Any, set[str | None] | None]:
+    def _run(self, task: Any) -> tuple[Any, set[str | None] | None, set[str] | None]:
         node = _Node()
         attempt = self._attempt = node.attempt = Attempt(task, self, node)
         if self._stopped == self.number:  # since nobody could have fenced it yet
@@ -241,7 +242,7 @@ class _Process:
         finally:
             attempt.fence()  # what it has left behind publishes nothing any more
             node.attempt = None
-        return value, attempt.published
+        return value, attempt.published, attempt.lost
 
     def _run_sync(self, attempt: Attempt, kind: str) -> Any:
         try:
@@ -307,6 +308,9 @@ class _Process:
 
     def progress(self, attempt: Attempt, fraction: float, message: str) -> None:
         self._tell("progress", (fraction, message))
+
+    def creates(self, attempt: Attempt, key: str) -> bool:
+        return key == self._creates
 
     def require(self, attempt: Attempt, structure: Any) -> Any:
         """In the main thread: what the tasks in ``structure`` give."""

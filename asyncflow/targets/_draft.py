@@ -11,9 +11,9 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import IO, Any, Literal, NoReturn
 
 from .. import journal
@@ -96,12 +96,10 @@ class Draft:
                 with Directory(os.path.dirname(directory)) as above:
                     above.sync()
 
-    def publish_file(self, file: IO[Any]) -> None:
-        """Make everything written to ``file`` visible under the final name; it is closed either way.
+    def complete_file(self, file: IO[Any]) -> None:
+        """Store everything written to ``file``, which is closed either way: only ``publish`` is left.
 
-        Raises ``OSError`` if the content could not be written whole, ``TaskCancelled`` if the attempt has
-        been cancelled; nothing is visible then, and the temporary is gone. (One error leaves the whole file
-        visible: that of the last fsync, the directory's. A crash may still undo the rename.)
+        Raises ``OSError`` if the content could not be written whole; the temporary is gone then.
         """
         try:
             with self._named():
@@ -109,10 +107,28 @@ class Draft:
                 if self.durable:
                     os.fsync(file.fileno())
                 file.close()
-                self._rename()
         except BaseException:
             self.discard(file)
             raise
+
+    def publish(self) -> None:
+        """Make what is complete visible under the final name.
+
+        Raises ``OSError``, and ``TaskCancelled`` if the attempt has been cancelled; nothing is visible then, and the
+        temporary is gone. (One error leaves the whole file visible: that of the last fsync, the directory's. A crash
+        may still undo the rename.)
+        """
+        try:
+            with self._named():
+                self._rename()
+        except BaseException:
+            self.discard()
+            raise
+
+    def step(self) -> dict[str, Any]:
+        """What ``publish`` is going to do, for the journal: a process that finds it undone does it."""
+        kind = "file" if self.durable else "file, not durable"
+        return {"kind": kind, "from": self.path, "to": self.final, "was": _state(self.final)}
 
     def publish_path(self) -> None:
         """Make what a program left at ``path``, a file or a directory, visible under the final name."""
@@ -120,10 +136,10 @@ class Draft:
             with self._named():
                 if self.durable:
                     sync_tree(self.path)
-                self._rename()
         except BaseException:
             self.discard()
             raise
+        self.publish()
 
     def _rename(self) -> None:
         if not self.durable:
@@ -203,7 +219,27 @@ def _clean_folder(folder: str, token: str) -> int:
     return removed
 
 
+def _state(path: str) -> list[int] | None:
+    """What tells whether it has been replaced; None if it is not there."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return [status.st_ino, status.st_mtime_ns, status.st_size]
+
+
+def _finish_file(step: Mapping[str, Any], *, durable: bool) -> None:
+    if not os.path.lexists(step["from"]) or _state(step["to"]) != step["was"]:
+        return  # it was done; or somebody has made it anew since, and what is left goes with the rest
+    with Directory(os.path.dirname(step["to"])) as directory:
+        os.replace(step["from"], step["to"])
+        if durable:
+            directory.sync()
+
+
 journal.cleaners["folder"] = _clean_folder
+journal.finishers["file"] = partial(_finish_file, durable=True)
+journal.finishers["file, not durable"] = partial(_finish_file, durable=False)
 
 
 class Directory:

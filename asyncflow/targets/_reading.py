@@ -85,6 +85,7 @@ class AsyncReader(OnLoop, Generic[S]):
         from aiofiles.threadpool import wrap  # loaded when first needed
 
         super().__init__(text=isinstance(file, TextIOBase))
+        self._file = file
         self._aio: Any = wrap(file, loop=asyncio.get_running_loop(), executor=files)
         self._ahead: deque[Any] = deque()  # pieces of what has been read ahead
         self._at = 0  # so much of the first piece has been given
@@ -180,3 +181,8 @@ class AsyncReader(OnLoop, Generic[S]):
             self._take(self._held)
         else:
             await self._step(self._aio.close)
+
+    def abandon(self) -> None:
+        """Close without waiting: nobody is going to close it."""
+        if not self._ended:
+            self._file.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..attempt import Attempt
 from ..shield import finish
@@ -37,23 +37,30 @@ class Sink(Protocol):
         """Store ``data`` after what came before, privately. Raises ``OSError``; cancelled or failed, it is over."""
         ...
 
-    async def commit(self) -> None:
-        """Make all of it visible in one step, by ``publish``. Raises ``OSError``, ``TaskCancelled``.
+    async def prepare(self) -> dict[str, Any] | None:
+        """Store all of it, checked as far as the store can: only the publish is left, as ``commit`` does it.
 
-        Whatever it raises, nothing of what was stored privately is left.
+        What that will be is described for the journal, to be done by another process if this one is killed (see
+        ``journal.finishers``); None where another process cannot. Raises ``OSError``.
         """
+        ...
+
+    async def commit(self) -> None:
+        """Make all of it visible in one step, by ``publish``. Raises ``OSError``, ``TaskCancelled``."""
         ...
 
     async def discard(self) -> None:
         """Remove what was stored privately. A second time, or after ``commit``, does nothing; raises nothing.
 
-        It is called with its caller shielded from cancels, and comes to its end within some seconds.
+        Called after whatever has gone wrong, with its caller shielded from cancels; it takes some seconds at most.
         """
         ...
 
 
 async def publish(attempt: Attempt | None, key: str, step: Callable[[], Awaitable[object]]) -> None:
     """Take the one ``step`` that makes something visible, to its end, if the attempt it belongs to still may.
+
+    A step that finds that somebody else was quicker says so to the attempt (``lose``).
 
     Raises ``TaskCancelled`` if the attempt has been fenced (nothing has been done then), what ``step`` raises (what it
     raises means that nothing is visible), and the cancel of its caller, when the step has ended.
@@ -67,7 +74,7 @@ async def publish(attempt: Attempt | None, key: str, step: Callable[[], Awaitabl
         visible = False
         try:
             await step()
-            visible = True
+            visible = attempt.lost is None or key not in attempt.lost
         finally:
             attempt.end_publish(key, visible=visible)
 

@@ -28,23 +28,44 @@ class Writer(Generic[S]):
         self._draft = draft
         self._file = file
         self._open = True
+        self._prepared = False
         self.write: Callable[[S], int] = file.write
         # Forgotten without an end: the temporary goes with the handle, and nothing is published.
         self._forgotten: weakref.finalize[..., Any] = weakref.finalize(self, draft.discard, file)
 
     def commit(self) -> None:
         """Publish now. Raises ``ValueError`` after ``close()`` or a first ``commit()``."""
+        self._complete()
+        self._draft.publish()
+
+    def _complete(self) -> None:
         if not self._open:
             raise _ended(self._draft)
         self._open = False
         self._forgotten.detach()
-        self._draft.publish_file(self._file)
+        self._draft.complete_file(self._file)
+
+    # For `together`:
+
+    def prepare(self) -> dict[str, Any]:
+        """All that ``commit`` does but the publish, which is described for the journal. Raises as that."""
+        self._complete()
+        self._prepared = True
+        return self._draft.step()
+
+    def publish(self) -> None:
+        """Publish what has been prepared. Raises ``OSError``."""
+        self._prepared = False
+        self._draft.publish()
 
     def close(self) -> None:
         """Close without publishing; what was written is dropped."""
         if self._open:
             self._open = False
             self._forgotten()
+        elif self._prepared:
+            self._prepared = False
+            self._draft.discard()
 
     @property
     def closed(self) -> bool:
@@ -126,6 +147,19 @@ class AsyncWriter(OnLoop, Generic[S]):
         await self._hop(self._drop)
         _early.discard(self)
 
+    # For `together`:
+
+    async def prepare(self) -> dict[str, Any]:
+        """All that ``commit`` does but the publish, which is described for the journal. Raises as that."""
+        step: dict[str, Any] = await self._hop(self._prepare)
+        _early.discard(self)
+        return step
+
+    async def publish(self) -> None:
+        """Publish what has been prepared. Raises ``OSError``."""
+        assert self._writer is not None
+        await in_thread(self._writer.publish)
+
     def _take(self) -> Any:
         chunks, self._chunks = self._chunks, []
         return self._nothing.join(chunks)
@@ -146,12 +180,19 @@ class AsyncWriter(OnLoop, Generic[S]):
             raise
 
     async def _publish(self) -> None:
+        self._end()
+        await in_thread(self._commit)
+
+    async def _prepare(self) -> dict[str, Any]:
+        self._end()
+        return await in_thread(self._complete)
+
+    def _end(self) -> None:
         if self._broken is not None:
             raise self._broken
         if self._closed:
             raise _ended(self._draft)
         self._closed = True
-        await in_thread(self._commit)
 
     async def _drop(self) -> None:
         self._closed = True
@@ -170,6 +211,12 @@ class AsyncWriter(OnLoop, Generic[S]):
         self._opened().write(data)
 
     def _commit(self) -> None:
+        self._written().commit()
+
+    def _complete(self) -> dict[str, Any]:
+        return self._written().prepare()
+
+    def _written(self) -> Writer[S]:
         writer = self._opened()
         try:
             if self._chunks:
@@ -177,7 +224,7 @@ class AsyncWriter(OnLoop, Generic[S]):
         except BaseException:
             writer.close()
             raise
-        writer.commit()
+        return writer
 
 
 EARLY = 32

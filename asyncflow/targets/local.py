@@ -5,34 +5,42 @@ from __future__ import annotations
 import asyncio
 import os
 from io import BytesIO, TextIOWrapper
-from typing import Any, ClassVar, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, overload
 
 from ..errors import TargetStateUnknown
 from ..links import resolve
-from ..target import Answer, How, Target
+from ..target import Answer, How
 from ..threads import files
 from ._draft import Draft, Durability
+from ._file import FileTarget, check_codec
 from ._reading import Reading
 from ._writing import TemporaryPath, Writing
+
+if TYPE_CHECKING:
+    from ..codecs import Codec
 
 __all__ = ["LocalTarget"]
 
 
-class LocalTarget(Target):
+class LocalTarget(FileTarget):
     """The file (or directory) at ``path``, made absolute when the target is constructed.
+
+    With a ``codec`` it takes and gives values: ``await target.write(value)``, ``await target.read()``.
 
     ``durability="fsync"`` (the default) means that what was published survives a power cut; ``"none"``
     leaves that to the operating system and saves 0.3-4 ms a file. Both are atomic.
 
-    Raises ``TypeError`` for a path that is not a string or path object, ``ValueError`` for one that is empty
-    or holds a NUL, and for an unknown durability.
+    Raises ``TypeError`` for a path that is not a string or path object and a codec that is none, ``ValueError`` for a
+    path that is empty or holds a NUL, and for an unknown durability.
     """
 
-    __slots__ = ("_key", "durability", "path")
+    __slots__ = ("_key", "codec", "durability", "path")
 
     _how: ClassVar[How] = "thread"
 
-    def __init__(self, path: str | os.PathLike[str], *, durability: Durability = "fsync") -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, codec: Codec[Any] | None = None, durability: Durability = "fsync"
+    ) -> None:
         text = os.fspath(path)
         if not isinstance(text, str):
             raise TypeError(f"LocalTarget({path!r}): a path is a str or a path object, not bytes")
@@ -45,6 +53,7 @@ class LocalTarget(Target):
             text = os.path.realpath(text) if name == ".." else os.path.join(os.path.realpath(parent), name)
         self.path: str = os.path.abspath(text)
         self.durability: Durability = durability
+        self.codec = check_codec(codec)
         self._key: str | None = None
 
     @property

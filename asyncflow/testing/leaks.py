@@ -124,7 +124,7 @@ def settle(look: Callable[[], list[T]], allowed: int = 0, patience: float | None
 def check_threads(before: Snapshot, allowed: int = 0) -> list[threading.Thread]:
     """The threads that are new since ``before``. Raises ``LeakError`` if there are more than ``allowed``.
 
-    Those that end within ``PATIENCE`` seconds do not count, nor does the engine's cache of idle threads.
+    Those that end within ``PATIENCE`` seconds do not count, nor do idle ones of the engine and of the loop's own pool.
     """
     left = settle(lambda: _new_threads(before), allowed)
     if len(left) > allowed:
@@ -142,7 +142,19 @@ def check_threads(before: Snapshot, allowed: int = 0) -> list[threading.Thread]:
 
 def _new_threads(before: Snapshot) -> list[threading.Thread]:
     workers.trim()
-    return [thread for thread in threading.enumerate() if thread not in before.threads]
+    idle = _idle_in_pool()
+    return [thread for thread in threading.enumerate() if thread not in before.threads and thread not in idle]
+
+
+def _idle_in_pool() -> frozenset[threading.Thread]:
+    """The threads of the running loop's own pool (``asyncio.to_thread``), if all are idle: they end with the loop."""
+    try:
+        pool = getattr(asyncio.get_running_loop(), "_default_executor", None)
+    except RuntimeError:
+        return frozenset()
+    threads = frozenset(getattr(pool, "_threads", ()))
+    idle = getattr(getattr(pool, "_idle_semaphore", None), "_value", 0)
+    return threads if idle >= len(threads) else frozenset()
 
 
 def check_open_files(before: Snapshot, allowed: int = 0) -> None:

@@ -9,5 +9,6 @@ Each is a context manager that gives what a client has to know, and is stopped w
 """
 
 from .process import ServerMissing
+from .s3 import S3Server, moto, seaweedfs
 
-__all__ = ["ServerMissing"]
+__all__ = ["S3Server", "ServerMissing", "moto", "seaweedfs"]

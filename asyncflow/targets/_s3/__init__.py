@@ -1,0 +1,1 @@
+"""What `S3Target` is made of."""

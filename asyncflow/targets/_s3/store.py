@@ -1,0 +1,193 @@
+"""``S3Store``: where buckets are, and who asks. One client for each loop and store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any, Literal, get_args
+from weakref import WeakValueDictionary
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from ... import clients
+from .._hops import in_thread
+from .errors import expired
+
+__all__ = ["Client", "S3Store", "known"]
+
+AddressingStyle = Literal["auto", "path", "virtual"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Store:
+    """Where buckets are. With nothing given: AWS, with the credentials, region and endpoint that its tools would find.
+
+    For others (Ceph, R2, SeaweedFS) ``endpoint_url`` says where; ``access_key`` and ``secret_key`` go together.
+    ``connections`` are open at most, to one store from one loop. ``connect_timeout`` and ``read_timeout`` are in
+    seconds, for each of ``attempts`` requests.
+
+    Raises ``ValueError`` for what makes no sense.
+    """
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key: str | None = None
+    secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    profile: str | None = None
+    addressing_style: AddressingStyle = "auto"
+    """``path`` is what an endpoint that is given gets by ``auto``: few of them have a name for each bucket."""
+    connections: int = 50
+    connect_timeout: float = 5.0
+    read_timeout: float = 30.0
+    attempts: int = 4
+
+    def __post_init__(self) -> None:
+        if (self.access_key is None) != (self.secret_key is None):
+            raise ValueError("S3Store: access_key and secret_key go together; leave out both to have them found")
+        if self.endpoint_url is not None and not self.endpoint_url.startswith(("http://", "https://")):
+            raise ValueError(f"S3Store(endpoint_url={self.endpoint_url!r}): expected http://... or https://...")
+        if self.addressing_style not in get_args(AddressingStyle):
+            raise ValueError(f"S3Store(addressing_style={self.addressing_style!r}): expected auto, path or virtual")
+        for name in ("connections", "attempts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"S3Store({name}={getattr(self, name)!r}): expected 1 or more")
+        known[self.name] = self
+
+    @property
+    def name(self) -> str:
+        """What tells it from others, without secrets."""
+        return " ".join(filter(None, (self.endpoint_url, self.region, self.access_key, self.profile)))
+
+    def client(self) -> AbstractAsyncContextManager[Client]:
+        """A block that has the client of the running loop."""
+        return clients.use(("s3", self), self._open)
+
+    async def call(self, operation: str, **parameters: Any) -> Any:
+        """Ask the store once, ``attempts`` times if it must be. Credentials that have expired are looked for anew.
+
+        A ``Body`` is ``bytes``. Raises what botocore raises: see ``errors.translate``.
+        """
+        async with self.client() as client:
+            try:
+                return await self._call(client, operation, parameters)
+            except ClientError as error:
+                if not expired(error):
+                    raise
+                await clients.renew(("s3", self), client)
+        async with self.client() as client:
+            return await self._call(client, operation, parameters)
+
+    async def _call(self, client: Client, operation: str, parameters: dict[str, Any]) -> Any:
+        data = parameters.get("Body", b"")
+        if len(data) <= SMALL:
+            return await client.call(operation, parameters)
+        body = Body(data, self.read_timeout)
+        try:
+            async with body.watched:
+                return await client.call(operation, {**parameters, "Body": body})
+        except TimeoutError as error:
+            raise ReadTimeoutError(endpoint_url=self.endpoint_url or "AWS", error=error) from error
+
+    async def pages(self, operation: str, **parameters: Any) -> AsyncIterator[Any]:
+        """One answer after the other, of an operation that has a ``ContinuationToken``."""
+        while True:
+            page = await self.call(operation, **parameters)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            parameters["ContinuationToken"] = page["NextContinuationToken"]
+
+    async def _open(self) -> Client:
+        await in_thread(_read_descriptions)
+        session = AioSession(profile=self.profile)
+        session.register_component("data_loader", _loader())
+        style = "path" if self.addressing_style == "auto" and self.endpoint_url else self.addressing_style
+        others = {} if self.endpoint_url is None else _FOR_OTHERS
+        config = AioConfig(
+            max_pool_connections=self.connections,
+            connect_timeout=self.connect_timeout,
+            read_timeout=self.read_timeout,
+            retries={"mode": "standard", "total_max_attempts": self.attempts},
+            s3={"addressing_style": style},
+            **others,
+        )
+        manager = session.create_client(
+            "s3",
+            region_name=self.region or (None if self.endpoint_url is None else "us-east-1"),
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            aws_session_token=self.session_token,
+            config=config,
+        )
+        return Client(manager, await manager.__aenter__())
+
+
+# Checksums at the end of a body are newer than many of the other stores.
+_FOR_OTHERS = {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
+
+SMALL = 64 * 1024
+"""Bytes of a body that are handed to the system at once."""
+
+
+class Body(BytesIO):
+    """A body that is sent piece by piece. A store that takes no more is waited for ``patience`` seconds at most."""
+
+    def __init__(self, data: bytes, patience: float) -> None:
+        super().__init__(data)
+        self._patience = patience
+        self.watched = asyncio.timeout(None)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next piece; at the end the library's own limit for the answer begins."""
+        data = super().read(size)
+        self.watched.reschedule(asyncio.get_running_loop().time() + self._patience if data else None)
+        return data
+
+
+known: WeakValueDictionary[str, S3Store] = WeakValueDictionary()
+"""The stores of this process, by name: for what others have left there."""
+
+
+class Client:
+    """A client of botocore's kind, and what has been learnt of its buckets."""
+
+    def __init__(self, manager: Any, api: Any) -> None:
+        self._manager = manager
+        self._api = api
+        self.buckets: set[str] = set()  # that are there
+        self.conditional: dict[str, bool] = {}  # by bucket, whether it keeps conditions
+        self.asking = asyncio.Lock()  # about that
+
+    async def call(self, operation: str, parameters: dict[str, Any]) -> Any:
+        """``operation`` of the API."""
+        return await getattr(self._api, operation)(**parameters)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._manager.__aexit__(None, None, None)
+
+
+_shared_loader: Any = None
+
+
+def _loader() -> Any:
+    """Reads the descriptions of services, and remembers them: one for the process."""
+    global _shared_loader
+    if _shared_loader is None:
+        _shared_loader = AioSession().get_component("data_loader")
+    return _shared_loader
+
+
+def _read_descriptions() -> None:
+    """In a thread, before a client is made: 0.1 s the first time."""
+    loader = _loader()
+    loader.load_service_model("s3", "service-2")
+    loader.load_service_model("s3", "endpoint-rule-set-1")
+    loader.load_data("endpoints")

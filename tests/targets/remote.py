@@ -1,0 +1,115 @@
+"""A store over a network that is none: a dictionary behind the handles of S3 and FTP, with pieces of odd sizes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from asyncflow.attempt import current
+from asyncflow.codecs import Codec
+from asyncflow.targets._file import FileTarget, check_codec
+from asyncflow.targets._remote_reading import RemoteReading
+from asyncflow.targets._remote_writing import RemoteWriting
+from asyncflow.targets._streams import publish
+
+
+class Store:
+    """What is stored, by name; what is being stored; and what is open."""
+
+    def __init__(self) -> None:
+        self.whole: dict[str, bytes] = {}
+        self.partial: set[Outgoing] = set()
+        self.reading: set[Incoming] = set()
+        self.draw = random.Random(0)
+        self.fail: Callable[[str], None] = lambda step: None
+
+
+class Incoming:
+    def __init__(self, store: Store, data: bytes) -> None:
+        self.store, self.data, self.at = store, data, 0
+        store.reading.add(self)
+
+    async def read(self, size: int) -> bytes:
+        await asyncio.sleep(0)
+        self.store.fail("read")
+        piece = self.data[self.at : self.at + min(size, self.store.draw.randint(1, 50_000))]
+        self.at += len(piece)
+        return piece
+
+    async def close(self) -> None:
+        await asyncio.sleep(0)
+        self.store.reading.discard(self)
+
+    def abandon(self) -> None:
+        self.store.reading.discard(self)
+
+
+class Outgoing:
+    def __init__(self, store: Store, name: str, key: str) -> None:
+        self.store, self.name, self.key = store, name, key
+        self.attempt = current.get()
+        self.parts: list[bytes] = []
+
+    async def write(self, data: bytes) -> None:
+        self.store.partial.add(self)
+        await asyncio.sleep(0)
+        self.store.fail("write")
+        self.parts.append(data)
+
+    async def prepare(self) -> None:
+        await asyncio.sleep(0)
+        self.store.fail("prepare")
+
+    async def commit(self) -> None:
+        try:
+            await publish(self.attempt, self.key, self._show)
+        finally:
+            await self.discard()
+
+    async def _show(self) -> None:
+        await asyncio.sleep(0)
+        self.store.fail("commit")
+        self.store.whole[self.name] = b"".join(self.parts)
+
+    async def discard(self) -> None:
+        self.store.partial.discard(self)
+        await asyncio.sleep(0)
+
+
+class RemoteTarget(FileTarget):
+    """A named thing in the one store of the test."""
+
+    in_process: ClassVar[bool] = True
+    store: ClassVar[Store]
+
+    def __init__(self, name: str, codec: Codec[Any] | None = None) -> None:
+        self.name = name
+        self.key = f"remote://{name}"
+        self.codec = check_codec(codec)
+
+    async def exists(self) -> bool:
+        await asyncio.sleep(0)
+        return self.name in self.store.whole
+
+    def open(self, mode: str = "r", *, encoding: str = "utf-8", newline: str | None = None) -> Any:
+        text = None if "b" in mode else encoding
+        if "w" in mode:
+            return RemoteWriting(lambda: Outgoing(self.store, self.name, self.key), text, newline)
+        return RemoteReading(self._source, text, newline)
+
+    async def _source(self) -> Incoming:
+        await asyncio.sleep(0)
+        if self.name not in self.store.whole:
+            raise FileNotFoundError(f"{self!r} is not there")
+        return Incoming(self.store, self.store.whole[self.name])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemoteTarget) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"RemoteTarget({self.name!r})"

@@ -1,0 +1,277 @@
+"""Handles of stores over a network read and write as files do, and publish whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from asyncflow import Task, build
+from asyncflow.testing import STYLES, Style, TargetContract, sweep
+from tests.targets.remote import RemoteTarget, Store
+
+
+@pytest.fixture(autouse=True)
+def store() -> Iterator[Store]:
+    RemoteTarget.store = Store()
+    yield RemoteTarget.store
+    assert not RemoteTarget.store.partial, "something is still being stored"
+    assert not RemoteTarget.store.reading, "something is still open"
+
+
+class TestRemoteTarget(TargetContract):
+    def make(self, name: str) -> RemoteTarget:
+        return RemoteTarget(name)
+
+    def leftovers(self) -> list[str]:
+        return [outgoing.name for outgoing in RemoteTarget.store.partial]
+
+
+text = st.text(alphabet="ab\n\r\u2028é🦊", max_size=40)
+any_order = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@any_order
+@given(
+    st.lists(text.filter(bool), max_size=5),
+    st.sampled_from([None, "", "\n", "\r", "\r\n"]),
+    st.sampled_from(["utf-8", "utf-16"]),
+)
+def test_text_is_written_as_files_write_it(pieces: list[str], newline: str | None, encoding: str) -> None:
+    path = Path("/dev/shm/asyncflow-test-remote")
+    with open(path, "w", encoding=encoding, newline=newline) as file:
+        for piece in pieces:
+            file.write(piece)
+    expected = path.read_bytes()
+    path.unlink()
+
+    async def main() -> None:
+        async with RemoteTarget("async").open("w", encoding=encoding, newline=newline) as file:
+            for piece in pieces:
+                assert await file.write(piece) == len(piece)
+
+    asyncio.run(main())
+    with RemoteTarget("sync").open("w", encoding=encoding, newline=newline) as file:
+        file.writelines(pieces)
+    assert RemoteTarget.store.whole == {"async": expected, "sync": expected}
+
+
+@any_order
+@given(
+    text.map(lambda text: text * 3000),
+    st.sampled_from([None, "", "\n", "\r", "\r\n"]),
+    st.sampled_from(["utf-8", "utf-16"]),
+    st.lists(st.sampled_from([-1, 0, 1, 7, 5000, "line"]), max_size=5),
+    st.integers(),
+)
+def test_text_is_read_as_files_read_it(
+    content: str, newline: str | None, encoding: str, steps: list[Any], seed: int
+) -> None:
+    RemoteTarget.store.draw.seed(seed)
+    RemoteTarget.store.whole["it"] = content.encode(encoding)
+    path = Path("/dev/shm/asyncflow-test-remote")
+    path.write_bytes(content.encode(encoding))
+
+    async def main() -> list[str]:
+        async with RemoteTarget("it").open("r", encoding=encoding, newline=newline) as file:
+            found = [await (file.readline() if step == "line" else file.read(step)) for step in steps]
+            return found + [line async for line in file] + [await file.read()]
+
+    with open(path, encoding=encoding, newline=newline) as file:
+        expected = [file.readline() if step == "line" else file.read(step) for step in steps]
+        expected += [*file, ""]
+    path.unlink()
+    assert asyncio.run(main()) == expected
+    with RemoteTarget("it").open("r", encoding=encoding, newline=newline) as file:
+        found = [file.readline() if step == "line" else file.read(step) for step in steps]
+        assert [*found, *file, ""] == expected
+
+
+async def test_bytes_come_back_by_lines_and_by_sizes() -> None:
+    content = b"".join(b"%d\n" % n * (n % 7) for n in range(20_000)) + b"end"
+    async with RemoteTarget("it").open("wb") as file:
+        for at in range(0, len(content), 70_000):
+            await file.write(bytearray(content[at : at + 70_000]))
+    async with RemoteTarget("it").open("rb") as file:
+        assert [line async for line in file] == content.splitlines(keepends=True)
+        assert await file.read() == b""
+    async with RemoteTarget("it").open("rb") as file:
+        assert await file.read(100_000) + await file.read() == content
+
+
+async def test_a_cancelled_read_loses_nothing() -> None:
+    content = bytes(range(256)) * 4000
+    RemoteTarget.store.whole["it"] = content
+    async with RemoteTarget("it").open("rb") as file:
+        found = b""
+        for n in range(1, 30):
+            reading = asyncio.ensure_future(file.read() if n % 2 else file.read(200_000))
+            for _ in range(n):
+                await asyncio.sleep(0)
+            reading.cancel()
+            try:
+                found += await reading
+            except asyncio.CancelledError:
+                continue
+        assert found + await file.read() == content
+
+
+@pytest.mark.parametrize("step", ["write", "commit"])
+async def test_an_error_of_the_store_publishes_nothing(step: str, store: Store) -> None:
+    def fail(at: str) -> None:
+        if at == step:
+            raise ConnectionError("gone")
+
+    store.fail = fail
+    with pytest.raises(ConnectionError, match="gone"):
+        async with RemoteTarget("it").open("wb") as file:
+            try:
+                await file.write(bytes(300_000))
+            except ConnectionError:
+                with pytest.raises(ValueError, match="closed handle"):
+                    file.write(b"more")
+    assert not store.whole
+
+
+@pytest.mark.parametrize("step", ["write", "commit"])
+def test_an_error_of_the_store_publishes_nothing_in_sync_code(step: str, store: Store) -> None:
+    def fail(at: str) -> None:
+        if at == step:
+            raise ConnectionError("gone")
+
+    store.fail = fail
+    with pytest.raises(ConnectionError, match="gone"), RemoteTarget("it").open("w") as file:
+        file.write("x" * 600_000)
+    assert not store.whole
+
+
+async def test_a_write_that_failed_cannot_be_committed_by_swallowing_the_error(store: Store) -> None:
+    def fail(at: str) -> None:
+        if at == "write":
+            store.fail = lambda step: None
+            raise ConnectionError("once")
+
+    store.fail = fail
+    with pytest.raises(ConnectionError, match="once"):
+        async with RemoteTarget("it").open("wb") as file:
+            with pytest.raises(ConnectionError):
+                await file.write(bytes(300_000))
+    assert not store.whole
+
+
+async def test_what_a_handle_refuses() -> None:
+    async with RemoteTarget("it").open("w") as file:
+        with pytest.raises(TypeError, match="takes str, not bytes; open with 'wb'"):
+            file.write(b"x")
+        file.write("kept although nobody awaits it")
+    async with RemoteTarget("it").open("wb") as file:
+        with pytest.raises(TypeError, match="takes bytes, not str; open with 'w'"):
+            file.write("x")
+        await file.close()
+        assert file.closed
+    assert await RemoteTarget("it").exists()
+    async with RemoteTarget("it").open() as file:
+        assert await file.read() == "kept although nobody awaits it"
+    with pytest.raises(ValueError, match="read of a closed handle"):
+        await file.read()
+    for mode in ("r", "w"):
+        with pytest.raises(TypeError, match="on the event loop write `async with"), RemoteTarget("it").open(mode):
+            pass
+        with pytest.raises(AttributeError, match="no 'read' yet"):
+            _ = RemoteTarget("it").open(mode).read
+    with pytest.raises(LookupError, match="unknown encoding"):
+        RemoteTarget("it").open("w", encoding="utf-9")
+    with pytest.raises(FileNotFoundError, match="RemoteTarget"):
+        async with RemoteTarget("absent").open():
+            pass
+
+
+async def test_committing_by_hand() -> None:
+    async with RemoteTarget("it").open("w") as file:
+        await file.write("now")
+        await file.commit()
+        assert await RemoteTarget("it").exists()
+        with pytest.raises(ValueError, match="nothing more is published"):
+            await file.commit()
+
+
+def test_sync_code_publishes_when_its_block_ends_well(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError), RemoteTarget("it").open("w") as file:
+        file.write("x" * 600_000)
+        raise ZeroDivisionError
+    with RemoteTarget("it").open("wb") as file:
+        file.write(b"x")
+        file.close()
+        assert file.closed
+        with pytest.raises(ValueError, match="nothing more is published"):
+            file.commit()
+    assert not store.whole
+    assert not RemoteTarget("it").exists()
+    with pytest.raises(FileNotFoundError), RemoteTarget("it").open():
+        pass
+    with RemoteTarget("it").open("w") as file:
+        file.write("text")
+    assert RemoteTarget("it").exists()
+    assert store.whole == {"it": b"text"}
+
+
+async def test_in_sync_bodies(store: Store) -> None:
+    class Upper(Task):
+        def output(self) -> RemoteTarget:
+            return RemoteTarget("upper")
+
+        def run(self) -> None:
+            assert not self.output().exists()
+            with RemoteTarget("lower").open() as lower, self.output().open("w") as upper:
+                for line in lower:
+                    upper.write(line.upper())
+
+    store.whole["lower"] = b"one\ntwo\n"
+    (await build([Upper()])).raise_for_failure()
+    assert store.whole["upper"] == b"ONE\nTWO\n"
+
+
+async def test_a_sync_body_that_is_too_late_publishes_nothing(store: Store) -> None:
+    written, release, ended = threading.Event(), threading.Event(), threading.Event()
+
+    class Late(Task):
+        def output(self) -> RemoteTarget:
+            return RemoteTarget("late")
+
+        def run(self) -> None:
+            try:
+                with self.output().open("w") as file:
+                    file.write("x")
+                    written.set()
+                    release.wait(10)
+            finally:
+                ended.set()
+
+    building = asyncio.ensure_future(build([Late()], grace=0.05))
+    await asyncio.to_thread(written.wait, 10)
+    building.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await building
+    release.set()
+    await asyncio.to_thread(ended.wait, 10)
+    assert not store.whole
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_reading_is_cancelled_cleanly_at_every_step(style: Style, store: Store) -> None:
+    store.whole["it"] = b"line\n" * 40_000
+
+    async def read() -> None:
+        async with RemoteTarget("it").open() as file:
+            assert len([line async for line in file]) == 40_000
+
+    def check(outcome: object) -> None:
+        assert not store.reading, outcome
+
+    await sweep(read, check, style)
