@@ -9,7 +9,9 @@ into=$PWD/.cache/servers
 fetch() {
   local program=$1
   shift
-  if command -v "$program" >/dev/null || [ -x "$into/usr/sbin/$program" ] || [ -x "$into/usr/bin/$program" ]; then
+  if command -v "$program" >/dev/null || [ -x "$into/usr/sbin/$program" ] || [ -x "$into/usr/bin/$program" ] ||
+    compgen -G "/usr/lib/postgresql/*/bin/$program" >/dev/null ||
+    compgen -G "$into/usr/lib/postgresql/*/bin/$program" >/dev/null; then
     return
   fi
   echo "==> fetching $program"
@@ -39,3 +41,5 @@ fi
 fetch proftpd proftpd-core proftpd-mod-crypto libpcre2-posix3 libhiredis0.14 libhiredis1.1.0 \
   libmemcached11 libmemcachedutil2 libhashkit2 libmemcached11t64 libmemcachedutil2t64 libhashkit2t64
 fetch vsftpd vsftpd libwrap0
+
+fetch initdb postgresql-15 postgresql-client-15 libpq5 libicu72 libxml2 libldap-2.5-0 libsasl2-2 libgssapi-krb5-2
