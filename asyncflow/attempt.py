@@ -53,6 +53,10 @@ class Engine(Protocol):
         """Whether the target called ``key`` is the body's one output, and was found missing."""
         ...
 
+    def forced(self, attempt: Attempt) -> bool:
+        """Whether the body is run although its output may be there."""
+        ...
+
 
 _fence = threading.Lock()  # held for a few instructions, by every attempt of the process
 

@@ -231,6 +231,10 @@ class Executor:
             and node.task._complete is None
         )
 
+    def forced(self, attempt: Attempt) -> bool:
+        """Whether the body is run although its output may be there. Any thread."""
+        return bool(attempt.node.flags & FORCED)
+
     def said(self, attempt: Attempt, source: str, level: int, message: str) -> None:
         """Pass on what a body in another process has printed or logged. Any thread."""
         for build in self._scheduler.followers.hearing(attempt.node):

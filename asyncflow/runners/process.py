@@ -298,7 +298,8 @@ def _payload(attempt: Attempt) -> bytes:
     _check_reachable(task, inputs)
     key = getattr(attempt.node.output, "key", None)
     creates = key if key is not None and attempt.engine.creates(attempt, key) else None
-    return dumps((task, logging.getLogger().level, _dumps_values(task, inputs), creates))
+    forced = attempt.engine.forced(attempt)
+    return dumps((task, logging.getLogger().level, _dumps_values(task, inputs), creates, forced))
 
 
 def _dumps_values(task: Task, values: Any) -> bytes:

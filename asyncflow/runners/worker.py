@@ -64,6 +64,7 @@ class _Process:
         self._attempt: Attempt | None = None
         self._inputs: bytes = b""
         self._creates: str | None = None
+        self._forced = False
         self._runs: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()  # to a sync body
         self._waiting: dict[int, asyncio.Future[Any]] = {}  # of an async one
@@ -184,7 +185,7 @@ class _Process:
         if self._stopped == number:
             return "stopped", number, b""
         try:
-            task, level, self._inputs, self._creates = self._load(payload)
+            task, level, self._inputs, self._creates, self._forced = self._load(payload)
             logging.getLogger().setLevel(level)
             value, published, lost = self._run(task)
         except (_Stopped, asyncio.CancelledError) as stop:
@@ -311,6 +312,9 @@ class _Process:
 
     def creates(self, attempt: Attempt, key: str) -> bool:
         return key == self._creates
+
+    def forced(self, attempt: Attempt) -> bool:
+        return self._forced
 
     def require(self, attempt: Attempt, structure: Any) -> Any:
         """In the main thread: what the tasks in ``structure`` give."""

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
+from ._extras import not_installed
+
 try:
     import aiosqlite  # noqa: F401
     import sqlalchemy
@@ -13,10 +15,8 @@ try:
     from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.types import NullType, TypeEngine, to_instance
-except ImportError as error:
-    raise ImportError(
-        f"SQL targets need a package that is missing ({error}): pip install 'asyncflow-engine[sql]'"
-    ) from error
+except ModuleNotFoundError as error:
+    raise not_installed(error, "sql") from error
 
 from ..attempt import current
 from ..errors import TargetStateUnknown

@@ -225,6 +225,13 @@ def _lost(marker: Marker, key: str, attempt: Attempt | None) -> None:
         raise FileExistsError(
             errno.EEXIST, "it has been published before, and is not written twice: nothing of this was kept", key
         )
+    if attempt.engine.forced(attempt):  # nobody knows which rows are the old ones, and twice is wrong
+        raise FileExistsError(
+            errno.EEXIST,
+            "it has been written before, and forcing it would write it twice: remove what it wrote, and its marker "
+            f"(update_id {marker.update_id!r} in {'.'.join(filter(None, marker.marker_table))}), first",
+            key,
+        )
     attempt.lose(key)
 
 

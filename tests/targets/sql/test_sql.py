@@ -376,7 +376,23 @@ async def test_losing_to_another_is_adopted_by_a_task(url: str) -> None:
         await people(url, "shared").write([(99, "else")])
     result = await build(Load(n=1))
     result.raise_for_failure()
+    assert result.counts == {"adopted" if url.startswith("postgres") else "complete": 1}
     assert await read(people(url)) == [(99, "else")]
+
+
+async def test_what_is_forced_is_not_loaded_twice(url: str) -> None:
+    class Load(Task):
+        def output(self) -> Target:
+            return people(url, "it's")
+
+        async def run(self) -> None:
+            await people(url, "it's").write([(1, "one")])
+
+    assert (await build(Load())).counts == {"succeeded": 1}
+    result = await build(Load(), force=True)
+    (error,) = result.errors()
+    assert 'remove what it wrote, and its marker (update_id "it\'s" in table_updates), first' in str(error.__cause__)
+    assert await read(people(url)) == [(1, "one")]
 
 
 def _nobody() -> Any:
