@@ -141,8 +141,13 @@ class Body(BytesIO):
 
     def __init__(self, data: bytes, patience: float) -> None:
         super().__init__(data)
+        self._data = data
         self._patience = patience
         self.watched = asyncio.timeout(None)
+
+    def getbuffer(self) -> memoryview:
+        """All of it. The library asks for that to know how much it is, and the inherited method would copy it."""
+        return memoryview(self._data)
 
     def read(self, size: int | None = -1, /) -> bytes:
         """The next piece; at the end the library's own limit for the answer begins."""
