@@ -415,6 +415,31 @@ def test_in_a_script_without_a_loop(store: S3Store, place: str) -> None:
         assert file.read() == "text"
 
 
+async def test_two_thousand_objects_at_once_take_few_descriptors(store: S3Store, place: str) -> None:
+    class Many(Make):
+        n: int
+        url, store = f"{place}/many", store
+
+        def output(self) -> S3Target:
+            return S3Target(f"{self.url}/{self.n}", store=self.store)
+
+    peak = 0
+
+    async def watch() -> None:
+        nonlocal peak
+        while True:
+            peak = max(peak, len(os.listdir("/proc/self/fd")))
+            await asyncio.sleep(0.01)
+
+    before = len(os.listdir("/proc/self/fd"))
+    watching = asyncio.ensure_future(watch())
+    tasks = [Many(n=n) for n in range(2000)]
+    assert (await build(tasks, concurrency=2000)).counts == {"succeeded": 2000}
+    assert (await build(tasks)).counts == {"complete": 2000}
+    watching.cancel()
+    assert peak - before <= 100
+
+
 # Copies and folders ---------------------------------------------------------------------------------------
 
 
