@@ -76,7 +76,7 @@ SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 # Targets that want an extra, and mostly a server: tested on the main interpreter.
 STORES = s3 ftp sql
 
-.PHONY: help demo test test-all soak bench bench-peers clean
+.PHONY: help demo test test-all soak bench bench-stores bench-peers clean
 .SECONDARY:
 
 help:  ## say what can be made
@@ -122,6 +122,10 @@ soak: .venv/.test  ## the long seeded runs; SEEDS=1000
 # Other engines are installed in environments of their own, .cache/bench-*; each has 60 s a workload.
 bench: .venv/.test  ## the measurements: one table, with Luigi and stardag beside it (JSON in output/benchmarks)
 	@$(BIN)/python -m benchmarks.report
+
+bench-stores: .venv/.test  ## S3Target beside aiobotocore by hand and Luigi, a million rows beside the driver
+	@$(BIN)/python -m benchmarks.s3
+	@$(BIN)/python -m benchmarks.sql
 
 bench-peers: .venv/.test  ## the same workloads, small, by Dask, Prefect, Hamilton, doit and redun
 	@$(BIN)/python -m benchmarks.report dask prefect hamilton doit redun

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from ..crew import Crew
 from ..shield import finish
 
-__all__ = ["HOP", "OnLoop", "in_thread"]
+__all__ = ["HOP", "OnLoop", "in_thread", "written"]
 
 HOP = 256 * 1024
 """Characters or bytes moved per thread hop: a hop costs 50-120 us, whatever it carries."""
@@ -48,6 +48,19 @@ async def in_thread(call: Callable[..., T], *args: Any) -> T:
         raise
     finally:
         del reply  # what it raised holds this frame
+
+
+def written(data: Any, *, text: bool) -> Any:
+    """``data`` as a handle keeps it until it is written. Raises ``TypeError`` for what it does not take."""
+    if text:
+        if not isinstance(data, str):
+            raise TypeError(f"this handle takes str, not {type(data).__name__}; open with 'wb' for bytes")
+        return data
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, str):
+        raise TypeError("this handle takes bytes, not str; open with 'w' for text")
+    return memoryview(data).tobytes()  # its owner may change it before it is written
 
 
 def _settle(reply: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

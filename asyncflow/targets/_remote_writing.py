@@ -13,7 +13,7 @@ from typing import IO, Any, Generic, TypeVar
 
 from ..bridge import Bridge
 from ..shield import finish
-from ._hops import HOP
+from ._hops import HOP, written
 from ._streams import Sink
 
 __all__ = ["RemoteWriter", "RemoteWriting"]
@@ -41,17 +41,9 @@ class RemoteWriter(Generic[S]):
         """
         if self._closed:
             raise ValueError("write to a closed handle")
-        chunk: bytes
+        chunk: Any = written(data, text=self._encode is not None)
         if self._encode is not None:
-            if not isinstance(data, str):
-                raise TypeError(f"this handle takes str, not {type(data).__name__}; open with 'wb' for bytes")
-            chunk = self._encode(data)
-        elif isinstance(data, bytes):
-            chunk = data
-        else:
-            if isinstance(data, str):
-                raise TypeError("this handle takes bytes, not str; open with 'w' for text")
-            chunk = memoryview(data).tobytes()  # its owner may change it before it is written
+            chunk = self._encode(chunk)
         self._chunks.append(chunk)
         self._waiting += len(chunk)
         return _Taken(self, len(data))

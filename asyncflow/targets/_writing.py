@@ -13,7 +13,7 @@ from functools import partial
 from typing import IO, Any, Generic, Literal, TypeVar
 
 from ._draft import Draft
-from ._hops import HOP, OnLoop, in_thread
+from ._hops import HOP, OnLoop, in_thread, written
 
 __all__ = ["AsyncWriter", "TemporaryPath", "Writer", "Writing"]
 
@@ -119,14 +119,7 @@ class AsyncWriter(OnLoop, Generic[S]):
         """
         if self._closed:
             raise ValueError("write to a closed handle")
-        chunk: Any = data
-        if self._text:
-            if not isinstance(data, str):
-                raise TypeError(f"this handle takes str, not {type(data).__name__}; open with 'wb' for bytes")
-        elif not isinstance(data, bytes):
-            if isinstance(data, str):
-                raise TypeError("this handle takes bytes, not str; open with 'w' for text")
-            chunk = memoryview(data).tobytes()  # its owner may change it before it is written
+        chunk = written(data, text=self._text)
         self._chunks.append(chunk)
         self._waiting += len(chunk)
         return _Taken(self, len(chunk))

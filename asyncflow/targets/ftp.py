@@ -8,16 +8,14 @@ import re
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Literal, TypeVar, get_args, overload
+from typing import Any, TypeVar, get_args
 
 from ..attempt import current
-from ..bridge import Bridge
 from ..codecs import Codec
 from ..errors import TargetStateUnknown
 from ._extras import not_installed
-from ._file import FileTarget, Operation, check_codec
-from ._remote_reading import RemoteReading
-from ._remote_writing import RemoteWriting
+from ._file import Operation, check_codec
+from ._remote import RemoteTarget, operation
 
 try:
     from ._ftp import leftovers as _leftovers  # noqa: F401  # for the journal: what killed processes have left
@@ -37,7 +35,7 @@ LONGEST = 1024
 """Bytes in a path: servers cut off longer commands."""
 
 
-class FTPTarget(FileTarget):
+class FTPTarget(RemoteTarget):
     """The file at ``path``, which is absolute on the server, e.g. ``FTPTarget("ftp.example.org", "/in/a.csv")``.
 
     Args:
@@ -53,6 +51,8 @@ class FTPTarget(FileTarget):
     What is written goes to a private name in the same folder, which is made if need be; the server's count of its bytes
     is compared, and then it is renamed. So a reader sees all of a file or nothing. FTP knows no "create, unless it is
     there": of two processes that write the same file at once both publish, each of them whole, and the later one stays.
+    A transfer whose connection breaks goes on with another one: a download if the file has the size and time it had, an
+    upload if the server has all but the last 4 MB of what was sent.
     On servers that do not rename to a name in use (IIS, say) the old file is deleted first, so that there is a moment
     without any.
 
@@ -151,30 +151,6 @@ class FTPTarget(FileTarget):
                     group.create_task(work(server, bunches))
         return answers
 
-    @overload
-    def open(
-        self, mode: Literal["r"] = "r", *, encoding: str = ..., newline: str | None = ...
-    ) -> RemoteReading[str]: ...
-    @overload
-    def open(self, mode: Literal["rb"]) -> RemoteReading[bytes]: ...
-    @overload
-    def open(self, mode: Literal["w"], *, encoding: str = ..., newline: str | None = ...) -> RemoteWriting[str]: ...
-    @overload
-    def open(self, mode: Literal["wb"]) -> RemoteWriting[bytes]: ...
-    def open(self, mode: str = "r", *, encoding: str = "utf-8", newline: str | None = None) -> Any:
-        """Open for ``with`` (sync code) or ``async with`` (on the loop); ``r``, ``w``, ``rb`` or ``wb``.
-
-        Leaving the block of a write normally publishes. A transfer whose connection breaks goes on with another one: a
-        download if the file has the size and time it had, an upload if the server has all but the last 4 MB of what
-        was sent. Raises ``OSError`` on entering, reading, writing and leaving.
-        """
-        if mode in ("r", "rb"):
-            return RemoteReading(self._source, encoding if mode == "r" else None, newline)
-        if mode in ("w", "wb"):
-            sink = partial(FTPSink, self.server, self.path, self.key, current.get())
-            return RemoteWriting(sink, encoding if mode == "w" else None, newline)
-        raise ValueError(f"{self!r}.open({mode!r}): the mode is 'r', 'w', 'rb' or 'wb'; a target is written whole")
-
     def remove(self) -> Operation[None]:
         """Delete the file: ``await`` it; in a sync body, ``.result()``. What is not there is as it should be.
 
@@ -207,19 +183,15 @@ class FTPTarget(FileTarget):
             async with pool_of(self.server) as pool:
                 return await step(pool)
 
-        def at_once() -> T:
-            bridge = Bridge(f"on the event loop write `await target.{name}`")
-            try:
-                return bridge.run(on_loop())
-            finally:
-                bridge.close()
-
-        return Operation(self, name, on_loop, at_once)
+        return operation(self, name, on_loop)
 
     async def _source(self) -> FTPSource:
         source = FTPSource(self.server, self.path)
         await source.open()
         return source
+
+    def _sink(self) -> FTPSink:
+        return FTPSink(self.server, self.path, self.key, current.get())
 
     def _unknown(self, error: OSError) -> TargetStateUnknown:
         return TargetStateUnknown(f"cannot tell whether {self.key} exists: {error}")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Any, TypeAlias
 
 from ..codecs import Codec
 from ..errors import TargetStateUnknown
 from ..shield import finish
 from ..target import Target
 from ._extras import not_installed
-from ._file import FileTarget, check_codec
+from ._file import Operation, check_codec
 from ._hops import HOP
-from ._remote_reading import RemoteReading
-from ._remote_writing import RemoteWriting
+from ._remote import RemoteTarget, operation
 
 try:
     from ._s3.errors import FAILURES, status_of, translate
@@ -32,7 +31,10 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class S3Target(FileTarget):
+Names: TypeAlias = "list[str]"
+
+
+class S3Target(RemoteTarget):
     """The object at ``url``, ``s3://bucket/key``. ``store`` says whose S3 that is; by default AWS.
 
     Written in one request, or, from 8 MB on, in parts, and visible when all of it is there. Where the engine found it
@@ -116,46 +118,31 @@ class S3Target(FileTarget):
             answers.update((target, found[target.name]) for target in group)
         return [answers[target] for target in targets]
 
-    @overload
-    def open(
-        self, mode: Literal["r"] = "r", *, encoding: str = ..., newline: str | None = ...
-    ) -> RemoteReading[str]: ...
-    @overload
-    def open(self, mode: Literal["rb"]) -> RemoteReading[bytes]: ...
-    @overload
-    def open(self, mode: Literal["w"], *, encoding: str = ..., newline: str | None = ...) -> RemoteWriting[str]: ...
-    @overload
-    def open(self, mode: Literal["wb"]) -> RemoteWriting[bytes]: ...
-    def open(self, mode: str = "r", *, encoding: str = "utf-8", newline: str | None = None) -> Any:
-        """Open for ``async with`` (on the loop) or ``with`` (in sync code); ``r``, ``w``, ``rb`` or ``wb``.
-
-        Leaving the block normally publishes what was written. Raises ``OSError`` on entering or leaving the block,
-        ``FileNotFoundError`` for reading what is not there.
-        """
-        text = None if "b" in mode else encoding
-        if mode in ("r", "rb"):
-            return RemoteReading(self._source, text, newline)
-        if mode in ("w", "wb"):
-            return RemoteWriting(self._sink, text, newline)
-        raise ValueError(f"{self!r}.open({mode!r}): the mode is 'r', 'w', 'rb' or 'wb'; a target is written whole")
-
     async def _source(self) -> S3Source:
         return await S3Source.open(self.store, self.bucket, self.name, self.url)
 
     def _sink(self) -> S3Sink:
         return S3Sink(self.store, self.bucket, self.name, self.url, self.key)
 
-    async def copy(self, to: S3Target) -> None:
-        """Publish the object as ``to`` as well; within a store, without moving its bytes through here.
+    def copy(self, to: S3Target) -> Operation[None]:
+        """Publish the object as ``to`` as well: ``await`` it; in a sync body, ``.result()``.
 
-        Raises ``FileNotFoundError``, ``OSError``.
+        Within a store its bytes do not move through here. Raises ``FileNotFoundError``, ``OSError``.
         """
-        await self._copy(to)
 
-    async def move(self, to: S3Target) -> None:
+        async def work() -> None:
+            await self._copy(to)
+
+        return operation(self, "copy(to)", work)
+
+    def move(self, to: S3Target) -> Operation[None]:
         """``copy``, and ``remove`` when the copy is there. Raises ``FileNotFoundError``, ``OSError``."""
-        if await self._copy(to):
-            await self.remove()
+
+        async def work() -> None:
+            if await self._copy(to):
+                await self._remove()
+
+        return operation(self, "move(to)", work)
 
     async def _copy(self, to: S3Target) -> bool:
         """Whether it is what ``to`` is now: else somebody else has made that first."""
@@ -174,8 +161,11 @@ class S3Target(FileTarget):
             raise
         return not sink.lost
 
-    async def remove(self) -> None:
-        """Remove the object, if it is there. Raises ``OSError``."""
+    def remove(self) -> Operation[None]:
+        """Remove the object, if it is there: ``await`` it; in a sync body, ``.result()``. Raises ``OSError``."""
+        return operation(self, "remove()", self._remove)
+
+    async def _remove(self) -> None:
         await self._do("delete_object", "removed")
 
     async def _do(self, operation: str, done: str, **parameters: Any) -> Any:
@@ -229,13 +219,25 @@ class S3FlagTarget(Target):
         """What is called ``name`` in the folder. Raises ``ValueError`` for a name that is no key."""
         return S3Target(self.url + name, store=self.flag.store, codec=codec)
 
-    async def publish(self) -> None:
-        """Say that the folder is complete. Raises ``OSError``, ``TaskCancelled``."""
+    def publish(self) -> Operation[None]:
+        """Say that the folder is complete: ``await`` it; in a sync body, ``.result()``.
+
+        Raises ``OSError``, ``TaskCancelled``.
+        """
+        return operation(self, "publish()", self._publish)
+
+    async def _publish(self) -> None:
         async with self.flag.open("wb"):
             pass
 
-    async def list(self) -> list[str]:
-        """The names of all that is in the folder, and below, but for the flag. Raises ``OSError``."""
+    def list(self) -> Operation[Names]:
+        """The names of all that is in the folder, and below, but for the flag: ``await`` it, or ``.result()``.
+
+        Raises ``OSError``.
+        """
+        return operation(self, "list()", self._list)
+
+    async def _list(self) -> Names:
         prefix = self.url.removeprefix(f"s3://{self.flag.bucket}/")
         names = []
         try:
@@ -245,10 +247,16 @@ class S3FlagTarget(Target):
             raise translate(error, f"{self.url} cannot be listed") from error
         return [name for name in names if prefix + name != self.flag.name]
 
-    async def remove(self) -> None:
-        """Remove the flag, and then everything else that is in the folder, and below. Raises ``OSError``."""
+    def remove(self) -> Operation[None]:
+        """Remove the flag, and then everything else that is in the folder, and below: ``await`` it, or ``.result()``.
+
+        Raises ``OSError``.
+        """
+        return operation(self, "remove()", self._remove)
+
+    async def _remove(self) -> None:
         await self.flag.remove()
-        names = await self.list()
+        names = await self._list()
         prefix = self.url.removeprefix(f"s3://{self.flag.bucket}/")
         for at in range(0, len(names), 1000):  # as many as a request takes
             objects = [{"Key": prefix + name} for name in names[at : at + 1000]]

@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 
 from asyncflow.attempt import current
 from asyncflow.codecs import Codec
-from asyncflow.targets._file import FileTarget, check_codec
-from asyncflow.targets._remote_reading import RemoteReading
-from asyncflow.targets._remote_writing import RemoteWriting
+from asyncflow.targets._file import check_codec
+from asyncflow.targets._remote import RemoteTarget as Base
 from asyncflow.targets._streams import publish
 
 
@@ -78,7 +77,7 @@ class Outgoing:
         await asyncio.sleep(0)
 
 
-class RemoteTarget(FileTarget):
+class RemoteTarget(Base):
     """A named thing in the one store of the test."""
 
     in_process: ClassVar[bool] = True
@@ -93,17 +92,14 @@ class RemoteTarget(FileTarget):
         await asyncio.sleep(0)
         return self.name in self.store.whole
 
-    def open(self, mode: str = "r", *, encoding: str = "utf-8", newline: str | None = None) -> Any:
-        text = None if "b" in mode else encoding
-        if "w" in mode:
-            return RemoteWriting(lambda: Outgoing(self.store, self.name, self.key), text, newline)
-        return RemoteReading(self._source, text, newline)
-
     async def _source(self) -> Incoming:
         await asyncio.sleep(0)
         if self.name not in self.store.whole:
             raise FileNotFoundError(f"{self!r} is not there")
         return Incoming(self.store, self.store.whole[self.name])
+
+    def _sink(self) -> Outgoing:
+        return Outgoing(self.store, self.name, self.key)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RemoteTarget) and other.name == self.name

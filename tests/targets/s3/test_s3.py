@@ -413,6 +413,9 @@ def test_in_a_script_without_a_loop(store: S3Store, place: str) -> None:
     assert target.exists()
     with target.open() as file:
         assert file.read() == "text"
+    target.copy(S3Target(f"{place}/copy", store=store)).result()
+    target.remove().result()
+    assert S3FlagTarget(f"{place}/", store=store).list().result() == ["copy"]
 
 
 async def test_two_thousand_objects_at_once_take_few_descriptors(store: S3Store, place: str) -> None:
