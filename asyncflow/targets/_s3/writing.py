@@ -10,6 +10,7 @@ from typing import Any
 
 from ... import journal
 from ...attempt import current
+from ...shield import finish
 from .._hops import in_thread
 from .._streams import publish
 from .errors import FAILURES, status_of, translate
@@ -122,7 +123,7 @@ class S3Sink:
 
     async def _send(self, operation: str, part: dict[str, Any]) -> None:
         if not self._upload:
-            await self._begin()
+            await finish(self._begin())  # cancelled on the way, it would leave an upload whose id nobody knows
         while len(self._sending) >= AT_ONCE:
             await self._one_arrives()
         self._begun += 1
@@ -210,13 +211,13 @@ def _finish(step: Mapping[str, Any]) -> None:
     store, was = _known(upload.pop("store")), upload.pop("was")
     del upload["kind"]
 
-    async def finish() -> None:
+    async def complete() -> None:
         where = {"Bucket": upload["Bucket"], "Key": upload["Key"]}
         if await etag_of(store, where) == was:  # else it was done, or somebody has made it anew
             await store.call("complete_multipart_upload", **upload)
 
     try:
-        asyncio.run(finish())
+        asyncio.run(complete())
     except FAILURES as error:
         if status_of(error) != 404:
             raise translate(error, f"{upload['Key']} could not be published") from error

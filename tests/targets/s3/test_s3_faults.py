@@ -12,6 +12,7 @@ import pytest
 from asyncflow import Task, TaskCancelled, build
 from asyncflow.targets._s3 import writing
 from asyncflow.targets.s3 import S3Store, S3Target
+from asyncflow.testing import STYLES, Outcome, Style, no_leaks, sweep
 from examples.servers import S3Server
 from tests.targets.s3.conftest import store_of
 from tests.targets.s3.faults import Fault, FaultS3
@@ -252,6 +253,35 @@ async def test_a_cancelled_upload_leaves_no_parts(s3: S3Server, place: str, prox
         if not result.ok:
             assert await content_of(client, target) in (None, WRITES["parts"])
         assert not await open_uploads(client, target)
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_an_upload_in_parts_cancelled_anywhere_is_whole_or_gone(
+    style: Style, s3: S3Server, place: str, client: Any
+) -> None:
+    store = store_of(s3)
+    content = os.urandom(MB) * 6
+    number = 0
+
+    def target() -> S3Target:
+        return S3Target(f"{place}/{number}", store=store)
+
+    async def write() -> None:
+        nonlocal number
+        number += 1
+        async with target().open("wb") as file:
+            for at in range(0, len(content), MB):
+                await file.write(content[at : at + MB])
+
+    async def check(outcome: Outcome) -> None:
+        there = await content_of(client, target())
+        assert there in (None, content), outcome
+        assert there is not None or outcome.cancelled
+        assert not await open_uploads(client, target()), outcome
+
+    await write()  # the client is there
+    async with no_leaks(fds=store.connections):
+        await sweep(write, check, style)
 
 
 async def test_a_body_given_up_in_an_upload_publishes_nothing(s3: S3Server, place: str, client: Any) -> None:
