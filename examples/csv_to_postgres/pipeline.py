@@ -9,7 +9,6 @@ one of the files it damages a line, to show that a load which fails half-way lea
 from __future__ import annotations
 
 import asyncio
-import csv
 import datetime
 import os
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 from sqlalchemy import text
 
 from asyncflow import ExternalTask, LocalTarget, Task, build
+from asyncflow.codecs import Csv
 from asyncflow.contrib.sql import CopyToTable
 from asyncflow.targets.sql import MarkerTarget, TableTarget
 
@@ -53,7 +53,7 @@ class YearFile(ExternalTask):
     year: int
 
     def output(self) -> LocalTarget:
-        return LocalTarget(Path(os.environ["READINGS"], f"{self.year}.csv"))
+        return LocalTarget(Path(os.environ["READINGS"], f"{self.year}.csv"), codec=Csv())
 
 
 class Schema(Task):
@@ -86,10 +86,9 @@ class LoadYear(CopyToTable):
         return {"file": YearFile(year=self.year), "schema": Schema()}
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
-        with self.input()["file"].open() as file:
-            for row in csv.DictReader(file):
-                day = datetime.datetime.strptime(row["date"], "%Y/%m/%d").date()
-                yield day, *(float(row[name]) for name in ("temp_min", "temp_max", "precipitation"))
+        for row in self.input()["file"].rows():
+            day = datetime.date.fromisoformat(row["date"].replace("/", "-"))
+            yield day, *(float(row[name]) for name in ("temp_min", "temp_max", "precipitation"))
 
 
 class Monthly(Task):
@@ -126,10 +125,12 @@ def split(folder: Path) -> None:
         (folder / f"{year}.csv").write_text(head + "".join(of_year))
 
 
-async def in_table() -> dict[int, int]:
-    """How many rows there are of each year."""
-    async with LoadYear(year=YEARS[0]).output().rows() as rows:
-        return dict(sorted(Counter([day.year async for day, *_ in rows]).items()))
+async def tell() -> None:
+    """How many rows there are of each year, and whether there is the marker that says so of 2014."""
+    target = LoadYear(year=2014).output()
+    async with target.rows() as rows:
+        count = Counter([day.year async for day, *_ in rows])
+    print(f"  rows: {dict(sorted(count.items()))}, marker of 2014: {await target.exists()}")
 
 
 async def main(folder: Path) -> None:
@@ -142,13 +143,13 @@ async def main(folder: Path) -> None:
     print("With a damaged file:", result.summary())
     for error in result.errors():
         print(" ", str(error).splitlines()[0])
-    print("  rows in the table:", await in_table())
+    await tell()
 
     path.write_text(whole)
     result = await build(Wettest())
     result.raise_for_failure()
     print("With the mended file:", result.summary())
-    print("  rows in the table:", await in_table())
+    await tell()
     for line in result[Wettest()]:
         print(" ", line)
 

@@ -9,7 +9,6 @@ where it is, plays the station that uploads its files, and ends it.
 from __future__ import annotations
 
 import asyncio
-import csv
 import datetime
 import os
 import sys
@@ -95,8 +94,8 @@ def days_of(month: datetime.date) -> list[datetime.date]:
 
 async def upload(days: Iterable[datetime.date]) -> None:
     """What the station does, day after day; here many days at once."""
-    with (data_folder() / "seattle-weather.csv").open(newline="", encoding="utf-8") as file:
-        measured = {row["date"]: row for row in csv.DictReader(file)}
+    readings = LocalTarget(data_folder() / "seattle-weather.csv", codec=Csv())
+    measured = {row["date"]: row async for row in readings.rows()}
     await asyncio.gather(*[DayFile(day=day).output().write([measured[f"{day:%Y/%m/%d}"]]) for day in days])
 
 
