@@ -255,5 +255,5 @@ async def gather(*tasks: Any) -> tuple[Any, ...]:
 
 
 async def value(task: Waits[A]) -> A:
-    """``await task`` as a coroutine, for ``TaskGroup.create_task`` and ``asyncio.create_task``."""
+    """``await task`` (or ``await target.write(...)``) as a coroutine, for ``TaskGroup.create_task`` and its like."""
     return await task

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import pytest
 
@@ -23,11 +23,16 @@ def had(server: AbstractContextManager[S]) -> Iterator[S]:
     try:
         given = server.__enter__()
     except ServerMissing as problem:
-        if os.environ.get("ASYNCFLOW_REQUIRE_SERVICES") == "1":
-            pytest.fail(f"{problem} (ASYNCFLOW_REQUIRE_SERVICES=1: it may not be skipped)", pytrace=False)
-        missing.append(str(problem))
-        pytest.skip(str(problem))
+        lacking(str(problem))
     try:
         yield given
     finally:
         server.__exit__(None, None, None)
+
+
+def lacking(problem: str) -> NoReturn:
+    """What `had` does for a server that is not there, for those who are told so by others."""
+    if os.environ.get("ASYNCFLOW_REQUIRE_SERVICES") == "1":
+        pytest.fail(f"{problem} (ASYNCFLOW_REQUIRE_SERVICES=1: it may not be skipped)", pytrace=False)
+    missing.append(problem)
+    pytest.skip(problem)

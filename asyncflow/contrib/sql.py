@@ -30,10 +30,11 @@ class CopyToTable(Task):
     ``asyncflow.targets.sql.TableTarget``, which is the output.
     """
 
-    url: ClassVar[str] = ""
-    """The database: ``postgresql://user:password@host/database`` or ``sqlite:///path/file.db``; may be a property."""
-    table: ClassVar[str] = ""
-    """``table`` or ``schema.table``."""
+    url: ClassVar[Any] = ""
+    """The database: ``postgresql://user:password@host/database`` or ``sqlite:///path/file.db``, as a string or a
+    ``sqlalchemy.URL``; may be a property."""
+    table: ClassVar[Any] = ""
+    """``table`` or ``schema.table``; may be a property."""
     columns: ClassVar[Iterable[Typed] | None] = None
     """Names, or pairs of name and SQLAlchemy type: then a missing table is created. By default all there are."""
     marker_table: ClassVar[str] = "table_updates"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from asyncflow import IncompleteOutput, LocalTarget, MemoryTarget, Task, build, task
+from asyncflow import IncompleteOutput, LocalTarget, MemoryTarget, Task, build, task, value
 from asyncflow.codecs import Bytes, Codec, Csv, Json, JsonLines, Pickle, Text
 from asyncflow.targets._file import FileTarget
 from asyncflow.testing import STYLES, Outcome, Style, no_blocking, no_leaks, sweep
@@ -203,6 +203,13 @@ async def test_what_a_target_cannot_do(make: Make, tmp_path: Path) -> None:
         make("it", Json()).read().result()
     with pytest.raises(TypeError, match=r"FileTarget has no open\(\)"):
         FileTarget().open("r")
+
+
+async def test_an_operation_as_a_coroutine(make: Make) -> None:
+    target = make("it", Json())
+    async with asyncio.TaskGroup() as group:
+        group.create_task(value(target.write([1])))
+    assert await value(target.read()) == [1]
 
 
 def test_an_operation_that_nobody_awaited_says_so(make: Make) -> None:

@@ -457,6 +457,27 @@ async def test_copy_to_table(url: str, kind: str) -> None:
     assert await read(task.output()) == sorted((7, name) for _, name in PEOPLE)
 
 
+async def test_where_the_rows_go_may_be_properties(url: str) -> None:
+    class Load(CopyToTable):
+        where: str
+
+        columns = [N, NAME]
+
+        @property
+        def url(self) -> sa.URL:
+            return sa.make_url(url)
+
+        @property
+        def table(self) -> str:
+            return self.where
+
+        def rows(self) -> Any:
+            return PEOPLE
+
+    (await build(Load(where="people"))).raise_for_failure()
+    assert await read(people(url)) == PEOPLE
+
+
 async def test_a_load_that_fails_names_the_row_and_the_task(url: str) -> None:
     class Load(CopyToTable):
         table = "people"
