@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, Unpack, overload
 
-from . import _task, journal
+from . import _task, healing
 from . import attempt as attempts
 from ._plan import Plan
 from ._task import Task, Waits, wait_for
@@ -176,8 +176,8 @@ def _loop_is_running() -> bool:
 
 async def _carry_out(executor: Executor, account: Account, structure: Any, *, dry: bool = False) -> list[Node]:
     """A build from its beginning to its end: the nodes asked for. ``account.nodes`` are all it met."""
-    if not dry and not journal.healed():  # else what was all but published would be made again
-        await in_thread(journal.heal)
+    if not dry and not healing.healed():  # else what was all but published would be made again
+        await in_thread(healing.heal)
     demand = account.demand = executor.open(account, structure, dry=dry)
     abandoned = False
     try:

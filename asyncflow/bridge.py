@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from .attempt import current
@@ -39,7 +40,10 @@ class Bridge:
         self._own = asyncio.Runner() if self._loop is None else None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """What ``work`` gives; raises what it raises."""
+        """What ``work`` gives; raises what it raises, and ``RuntimeError`` where a loop runs by now."""
+        if on_loop():  # the collector has come upon what was left open: waiting here would be for ever
+            work.close()
+            raise RuntimeError("what sync code has left open is not closed on an event loop")
         if self._own is not None:
             return self._own.run(work)
         assert self._loop is not None
@@ -48,6 +52,22 @@ class Bridge:
     def close(self) -> None:
         """End the loop, if it is its own."""
         if self._own is not None:
+            self._own.close()
+
+    def abandon(self, last: Callable[[], object]) -> None:
+        """Have the loop call ``last()``, and end it if it is its own, without waiting. In any thread."""
+        if self._own is None:
+            assert self._loop is not None
+            with suppress(RuntimeError):  # it has been closed
+                self._loop.call_soon_threadsafe(last)
+            return
+        loop = self._own.get_loop()
+        if loop.is_closed() or loop.is_running():
+            return
+        last()
+        if on_loop():  # another one: this one cannot be run any more, to end in an orderly way
+            loop.close()
+        else:
             self._own.close()
 
 

@@ -82,25 +82,32 @@ class _Clients:
                 self._timer.cancel()
             await _close(list(self.by_key.values()))
 
-    async def unused(self, key: Hashable, client: _Client) -> None:
+    def left(self, key: Hashable, client: _Client) -> list[_Client]:
+        """One of its users has left. What is to be closed now."""
+        client.users -= 1
+        if client.users:
+            return []
         client.since = self._loop.time()
         if self.by_key.get(key) is not client:  # it was renewed meanwhile
-            await client.close()
-        elif client.opened is None:
+            return [client]
+        if client.opened is None:
             del self.by_key[key]  # it could not be opened
         elif self._timer is None:
             self._timer = self._loop.call_later(IDLE, self._look)
+        return []
 
     def _look(self) -> None:
         self._timer = None
-        closing = self._take(before=self._loop.time() - IDLE)
-        if closing:
-            task = self._loop.create_task(_close(closing))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+        self.close_later(self._take(before=self._loop.time() - IDLE))
         oldest = min((client.since for client in self.by_key.values() if not client.users), default=None)
         if oldest is not None:
             self._timer = self._loop.call_at(oldest + IDLE, self._look)
+
+    def close_later(self, clients: list[_Client]) -> None:
+        if clients:
+            task = self._loop.create_task(_close(clients))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     def _take(self, *, before: float) -> list[_Client]:
         unused = [key for key, client in self.by_key.items() if not client.users and client.since <= before]
@@ -125,7 +132,7 @@ def _of(loop: asyncio.AbstractEventLoop) -> _Clients:
     clients = _of_loops.get(loop)
     if clients is None:
         for gone in [other for other in list(_of_loops) if other.is_closed()]:  # not in an orderly way
-            del _of_loops[gone]
+            _of_loops.pop(gone, None)
         clients = _of_loops[loop] = _Clients(loop)
     return clients
 
@@ -160,9 +167,11 @@ class use(Generic[C]):
         return opened  # type: ignore[no-any-return]
 
     async def __aexit__(self, *error: object) -> None:
-        self._client.users -= 1
-        if not self._client.users:
-            await self._clients.unused(self._key, self._client)
+        await _close(self._clients.left(self._key, self._client))
+
+    def abandon(self) -> None:
+        """Leave the block without waiting."""
+        self._clients.close_later(self._clients.left(self._key, self._client))
 
 
 async def renew(key: Hashable, stale: Closable) -> None:

@@ -197,8 +197,21 @@ class _JsonLinesEncoder:
             try:
                 lines.append(self._dump(row))
             except (TypeError, ValueError) as error:
-                raise type(error)(f"row {self._row:,}: {error}") from error
-        return "\n".join([*lines, ""]).encode() if lines else b""
+                raise _of_row(self._row, error) from error
+        try:
+            return "\n".join([*lines, ""]).encode() if lines else b""
+        except UnicodeEncodeError:
+            for row, line in enumerate(lines, self._row - len(lines) + 1):
+                try:
+                    line.encode()
+                except UnicodeEncodeError as error:
+                    raise _of_row(row, error) from error
+            raise
+
+
+def _of_row(number: int, error: Exception) -> Exception:
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"row {number:,}: {error}")
 
 
 class _JsonLinesDecoder:
@@ -265,6 +278,8 @@ class _CsvEncoder:
         self._lines: list[str] = []
         self._write = csv.writer(self, delimiter=codec.delimiter, lineterminator="\r\n").writerow
         self._begun = False
+        self._longest = csv.field_size_limit()
+        self._last: Sequence[Any] = ()  # the row that is being written
 
     def encode(self, rows: Iterable[Any], final: bool = False) -> bytes:
         if not self._begun and self._header and self._columns is not None:
@@ -272,15 +287,17 @@ class _CsvEncoder:
         for row in rows:
             self._row += 1
             try:
-                self._write(self._fields(row))
+                self._last = self._fields(row)
+                self._write(self._last)
             except (TypeError, ValueError, csv.Error) as error:
-                kind = ValueError if isinstance(error, csv.Error) else type(error)
-                raise kind(f"row {self._row:,}: {error}") from error
+                raise _of_row(self._row, error) from error
         lines, self._lines = self._lines, []
         return self._text.encode("".join(lines), final)
 
     def write(self, line: str) -> None:
         """What the standard library's writer calls, with one row. It only puts what ends a line into quotes."""
+        if len(line) > self._longest and any(len(str(field)) > self._longest for field in self._last):
+            raise ValueError(f"a field is longer than the {self._longest:,} characters that csv reads")
         self._lines.append(line[:-2] + "\n")
 
     def _begin(self, columns: tuple[str, ...]) -> None:
@@ -294,6 +311,8 @@ class _CsvEncoder:
             raise TypeError(f"expected {expected}, not {type(row).__name__}")
         if not self._header:
             fields = tuple(row)
+            if not fields:
+                raise ValueError("has no fields; an empty line is nothing to who reads it")
             if self._columns is not None and len(fields) != len(self._columns):
                 raise ValueError(f"has {len(fields)} fields, and there are {len(self._columns)} columns")
             return fields

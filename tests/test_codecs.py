@@ -15,6 +15,14 @@ from hypothesis import strategies as st
 
 from asyncflow.codecs import Bytes, Codec, Csv, Json, JsonLines, Pickle, RowCodec, Text
 
+
+class Odd(dict[str, str]):
+    """A row whose error cannot be made again from a text."""
+
+    def __getitem__(self, key: str) -> str:
+        return b"\xff".decode()
+
+
 documents = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -149,6 +157,10 @@ def test_what_is_not_theirs_says_where(codec: Codec[Any], data: bytes, said: str
         (Csv(header=False), [{"a": 1}], TypeError, "row 1: expected a sequence: the file has no header, not dict"),
         (Csv(header=False), ["text"], TypeError, "row 1: expected a sequence.*not str"),
         (Csv(header=False, columns=("a",)), [(1, 2)], ValueError, "row 1: has 2 fields, and there are 1 columns"),
+        (Csv(), [{"a": "x" * 131_073}], ValueError, "row 1: a field is longer than the 131,072 characters"),
+        (Csv(header=False), [["a"], []], ValueError, "row 2: has no fields"),
+        (JsonLines(), ["a", "b", "\ud800"], ValueError, "row 3: .*surrogates not allowed"),
+        (Csv(), [{"a": 1}, Odd()], ValueError, "row 2: .*invalid start byte"),
         (Pickle(), lambda: 1, TypeError, "lambda"),
     ],
 )

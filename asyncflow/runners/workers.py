@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from .. import journal
+from .. import healing
 from ..errors import WorkerDied
 from ..threads import lend
 from .wire import Channel
@@ -112,7 +112,7 @@ class Worker:
         self.process.wait()
         if self.process.returncode < 0:  # what its body had begun is there, and nobody's
             with suppress(OSError):
-                journal.clean()
+                healing.clean()
 
     @property
     def alive(self) -> bool:

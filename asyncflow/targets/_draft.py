@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from typing import IO, Any, Literal, NoReturn
 
-from .. import journal
+from .. import healing, journal
 from ..attempt import current
 
 __all__ = ["Draft", "Durability"]
@@ -237,9 +237,9 @@ def _finish_file(step: Mapping[str, Any], *, durable: bool) -> None:
             directory.sync()
 
 
-journal.cleaners["folder"] = _clean_folder
-journal.finishers["file"] = partial(_finish_file, durable=True)
-journal.finishers["file, not durable"] = partial(_finish_file, durable=False)
+healing.cleaners["folder"] = _clean_folder
+healing.finishers["file"] = partial(_finish_file, durable=True)
+healing.finishers["file, not durable"] = partial(_finish_file, durable=False)
 
 
 class Directory:

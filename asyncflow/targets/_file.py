@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from contextvars import copy_context
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar
 
@@ -16,7 +26,7 @@ from ._reading import AsyncReader
 from ._remote_reading import RemoteReader
 
 if TYPE_CHECKING:  # loaded by whoever names a codec: it brings csv, json and pickle
-    from ..codecs import Codec, Decoder, Encoder, RowCodec
+    from ..codecs import Codec, Decoder, RowCodec
 
 __all__ = ["FileTarget", "Operation", "Rows", "check_codec"]
 
@@ -95,21 +105,24 @@ class FileTarget(Target):
             file.write(data)
 
     async def _write_rows(self, codec: RowCodec[Any], rows: Any) -> None:
-        bunches = _Bunches(rows, codec.file_encoder())
+        bunches = _Bunches(rows, partial(self._encoded, codec.file_encoder().encode))
         context = copy_context()  # the iterable may be code of the body's
-        async with self.open("wb") as file:
-            while not bunches.ended:
-                if bunches.on_loop:
-                    await bunches.gather()
-                await file.write(await in_thread(context.run, self._encoded, bunches.encode))
+        try:
+            async with self.open("wb") as file:
+                while not bunches.ended:
+                    if bunches.on_loop:
+                        await bunches.gather()
+                    await file.write(await in_thread(context.run, bunches.encode))
+        finally:
+            await bunches.close()
 
     def _put_rows(self, codec: RowCodec[Any], rows: Any) -> None:
-        bunches = _Bunches(rows, codec.file_encoder())
+        bunches = _Bunches(rows, partial(self._encoded, codec.file_encoder().encode))
         if bunches.on_loop:
             raise TypeError(f"{self!r}: an async iterable is written by `await target.write(rows)`")
         with self.open("wb") as file:
             while not bunches.ended:
-                file.write(self._encoded(bunches.encode))
+                file.write(bunches.encode())
 
     async def _read(self, codec: Codec[Any]) -> Any:
         async with self.open("rb") as file:
@@ -157,10 +170,10 @@ def check_codec(codec: Any) -> Codec[Any] | None:
 class _Bunches:
     """Rows from wherever they come, encoded so many at a time that they are about as long as a hop."""
 
-    def __init__(self, rows: Any, encoder: Encoder[Any]) -> None:
+    def __init__(self, rows: Any, encode: Callable[[list[Any], bool], bytes]) -> None:
         if isinstance(rows, (str, bytes)) or not isinstance(rows, (Iterable, AsyncIterable)):
             raise TypeError(f"rows are an iterable or an async iterable of rows, not {type(rows).__name__}")
-        self._encoder = encoder
+        self._encode = encode
         self._count = 100
         self._gathered: list[Any] = []
         self.on_loop = isinstance(rows, AsyncIterable)
@@ -178,12 +191,17 @@ class _Bunches:
                 self.ended = True
                 break
 
+    async def close(self) -> None:
+        """End an asynchronous generator that has not come to its end."""
+        if isinstance(self._async, AsyncGenerator):
+            await self._async.aclose()
+
     def encode(self) -> bytes:
         """The bytes of the next rows. In a thread."""
         rows = self._gathered if self.on_loop else list(islice(self._sync, self._count))
         self._gathered = []
         self.ended = self.ended or (not self.on_loop and len(rows) < self._count)
-        data = self._encoder.encode(rows, self.ended)
+        data = self._encode(rows, self.ended)
         if rows and not self.ended:
             self._count = min(MOST_ROWS, max(1, self._count * HOP // max(len(data), HOP // 100)))
         return data
@@ -204,12 +222,17 @@ class Operation(Generic[T]):
         self._begun = False
 
     def __await__(self) -> Generator[Any, Any, T]:
-        self._begun = True
+        self._begin()
         return self._on_loop().__await__()
+
+    def _begin(self) -> None:
+        if self._begun:
+            raise RuntimeError(f"{self!r} has been awaited before: call target.{self._name} again")
+        self._begun = True
 
     def result(self) -> T:
         """Do it, and wait for it: for sync bodies and scripts. Raises ``TypeError`` where an event loop runs."""
-        self._begun = True
+        self._begin()
         if on_loop():
             raise TypeError(f"{self!r}: on the event loop write `await target.{self._name}`")
         return self._at_once()
@@ -232,6 +255,7 @@ class Rows:
         self._block: Any = None  # the open target
         self._file: Any = None
         self._ended = False
+        self._reading = False
 
     def __aiter__(self) -> Rows:
         return self
@@ -240,18 +264,31 @@ class Rows:
         while not self._ahead:
             if self._ended:
                 raise StopAsyncIteration
-            if self._file is None:
-                self._block = self._target.open("rb")
-                self._file = await self._block.__aenter__()
-            data = await self._file.read(HOP)
+            self._begin()
             try:
-                self._ahead.extend(await in_thread(self._target._decoded, self._decoder.decode, data, not data))
+                if self._file is None:
+                    self._block = self._target.open("rb")
+                    self._file = await self._block.__aenter__()
+                data = await self._file.read(HOP)
+                # The rows are kept by the thread: a cancel that comes meanwhile loses none of them.
+                await in_thread(self._decode, data)
             except ValueError:
                 await self.__aexit__()
                 raise
+            finally:
+                self._reading = False
             if not data:
                 await self.__aexit__()
         return self._ahead.popleft()
+
+    def _begin(self) -> None:
+        if self._reading:
+            raise RuntimeError(f"the rows of {self._target!r} are being read by somebody else: call rows() for each")
+        self._reading = True
+
+    def _decode(self, data: bytes) -> None:
+        self._ahead.extend(self._target._decoded(self._decoder.decode, data, not data))
+        self._ended = not data
 
     async def __aenter__(self) -> Rows:
         return self
@@ -273,15 +310,18 @@ class Rows:
         while not self._ahead:
             if self._ended:
                 raise StopIteration
-            if self._file is None:
-                self._block = self._target.open("rb")
-                self._file = self._block.__enter__()
-            data = self._file.read(HOP)
+            self._begin()
             try:
-                self._ahead.extend(self._target._decoded(self._decoder.decode, data, not data))
+                if self._file is None:
+                    self._block = self._target.open("rb")
+                    self._file = self._block.__enter__()
+                data = self._file.read(HOP)
+                self._decode(data)
             except ValueError:
                 self.__exit__()
                 raise
+            finally:
+                self._reading = False
             if not data:
                 self.__exit__()
         return self._ahead.popleft()

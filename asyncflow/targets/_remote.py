@@ -51,7 +51,7 @@ class RemoteTarget(FileTarget):
         if mode in ("r", "rb"):
             return RemoteReading(self._source, text, newline)
         if mode in ("w", "wb"):
-            return RemoteWriting(self._sink, text, newline)
+            return RemoteWriting(self._sink, self.key or repr(self), text, newline)
         raise ValueError(f"{self!r}.open({mode!r}): the mode is 'r', 'w', 'rb' or 'wb'; a target is written whole")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import io
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from math import inf
 from typing import IO, Any, Generic, TypeVar
 
@@ -32,6 +34,7 @@ class RemoteReading(Generic[S]):
         self._encoding = encoding
         self._newline = newline
         self._bridge: Bridge | None = None
+        self._source: Source | None = None
         self._file: IO[Any] | None = None
         self._reader: RemoteReader[S] | None = None
 
@@ -46,7 +49,7 @@ class RemoteReading(Generic[S]):
     def __enter__(self) -> IO[S]:
         self._bridge = Bridge("on the event loop write `async with target.open() as file:`")
         try:
-            source = self._bridge.run(_opened(self._open_source))
+            self._source = source = self._bridge.run(_opened(self._open_source))
         except BaseException:
             self._bridge.close()
             raise
@@ -57,8 +60,9 @@ class RemoteReading(Generic[S]):
         return file  # type: ignore[no-any-return]
 
     def __exit__(self, *error: object) -> None:
-        if self._file is not None and self._bridge is not None:
+        if self._file is not None and self._bridge is not None and self._source is not None:
             try:
+                self._bridge.run(self._source.close())
                 self._file.close()
             finally:
                 self._bridge.close()
@@ -87,7 +91,8 @@ class _RawSource(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             super().close()
-            self._bridge.run(self._source.close())
+            # Without waiting: it may be the collector who calls, in any thread, that of the loop too.
+            self._bridge.abandon(self._source.abandon)
 
 
 class RemoteReader(Generic[S]):
@@ -97,6 +102,7 @@ class RemoteReader(Generic[S]):
     """
 
     def __init__(self, source: Source, encoding: str | None, newline: str | None) -> None:
+        self._loop = asyncio.get_running_loop()
         self._source = source
         self._newline = newline
         self._decoder: io.IncrementalNewlineDecoder | None = None
@@ -145,9 +151,10 @@ class RemoteReader(Generic[S]):
             await finish(self._source.close())
 
     def abandon(self) -> None:
-        """Let go of it without waiting: nobody is going to close it."""
+        """Let go of it without waiting, in any thread: nobody is going to close it."""
         self._closed = True
-        self._source.abandon()
+        with suppress(RuntimeError):  # its loop has been closed
+            self._loop.call_soon_threadsafe(self._source.abandon)
 
     async def _gather(self, size: float) -> None:
         """Have at least so much in the buffer, or all there is. What a cancel interrupts is there all the same."""

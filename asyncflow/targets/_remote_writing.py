@@ -155,12 +155,13 @@ def _encoder(encoding: str, newline: str | None) -> Callable[[str], bytes]:
 class RemoteWriting(Generic[S]):
     """``async with`` gives a ``RemoteWriter``, ``with`` (in a sync body, in a script) a file object that publishes.
 
-    ``encoding`` is None for bytes.
+    ``key`` is that of its target. ``encoding`` is None for bytes.
     """
 
-    def __init__(self, make_sink: Callable[[], Sink], encoding: str | None, newline: str | None) -> None:
+    def __init__(self, make_sink: Callable[[], Sink], key: str, encoding: str | None, newline: str | None) -> None:
         if encoding is not None:
             _encoder(encoding, newline)  # raises what the handle would
+        self.key = key
         self._make_sink = make_sink
         self._encoding = encoding
         self._newline = newline
@@ -264,6 +265,10 @@ class BlockingWriter(Generic[S]):
     def closed(self) -> bool:
         """Whether the handle has been committed or closed."""
         return not self._open
+
+    def __del__(self) -> None:
+        if self._open:  # nobody publishes it any more: what is still in a buffer goes nowhere
+            self._raw.over = True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)

@@ -41,7 +41,7 @@ class Sink(Protocol):
         """Store all of it, checked as far as the store can: only the publish is left, as ``commit`` does it.
 
         What that will be is described for the journal, to be done by another process if this one is killed (see
-        ``journal.finishers``); None where another process cannot. Raises ``OSError``.
+        ``healing.finishers``); None where another process cannot. Raises ``OSError``.
         """
         ...
 

@@ -245,6 +245,7 @@ class Writing(Generic[S]):
     """``with`` gives a ``Writer``, ``async with`` an ``AsyncWriter``; leaving the block publishes."""
 
     def __init__(self, draft: Draft, opener: Callable[[Callable[[str, int], int]], IO[Any]], *, text: bool) -> None:
+        self.key = draft.key
         self._draft = draft
         self._create: Callable[[], Writer[Any]] = partial(_created, draft, opener)
         self._text = text

@@ -16,7 +16,7 @@ from ._hops import HOP
 from ._remote import RemoteTarget, operation
 
 try:
-    from ._s3.errors import FAILURES, status_of, translate
+    from ._s3.errors import FAILURES, code_of, status_of, translate
     from ._s3.listing import present
     from ._s3.reading import S3Source
     from ._s3.store import S3Store
@@ -90,13 +90,16 @@ class S3Target(RemoteTarget):
                 await self.store.call("head_bucket", Bucket=self.bucket)
             except FAILURES as error:
                 if status_of(error) == 404:
-                    raise TargetStateUnknown(
-                        f"cannot tell whether {self.url} exists: there is no bucket {self.bucket!r} at "
-                        f"{self.store.endpoint_url or 'AWS'}; create it, or correct the URL"
-                    ) from error
+                    raise self._no_bucket() from error
                 if status_of(error) != 403:  # which says that it is there
                     raise self._unknown(error) from error
             client.buckets.add(self.bucket)
+
+    def _no_bucket(self) -> TargetStateUnknown:
+        return TargetStateUnknown(
+            f"cannot tell whether {self.url} exists: there is no bucket {self.bucket!r} at "
+            f"{self.store.endpoint_url or 'AWS'}; create it, or correct the URL"
+        )
 
     @classmethod
     async def exists_many(cls, targets: Sequence[S3Target]) -> list[bool | BaseException]:
@@ -114,7 +117,8 @@ class S3Target(RemoteTarget):
             try:
                 found = await present(store, bucket, list(by_name), ask)
             except FAILURES as error:
-                found = dict.fromkeys(by_name, group[0]._unknown(error))
+                unknown = group[0]._no_bucket() if code_of(error) == "NoSuchBucket" else group[0]._unknown(error)
+                found = dict.fromkeys(by_name, unknown)
             answers.update((target, found[target.name]) for target in group)
         return [answers[target] for target in targets]
 
@@ -127,7 +131,8 @@ class S3Target(RemoteTarget):
     def copy(self, to: S3Target) -> Operation[None]:
         """Publish the object as ``to`` as well: ``await`` it; in a sync body, ``.result()``.
 
-        Within a store its bytes do not move through here. Raises ``FileNotFoundError``, ``OSError``.
+        Within a store its bytes do not move through here. Raises ``FileNotFoundError``, ``OSError``, and ``ValueError``
+        for a copy to itself.
         """
 
         async def work() -> None:
@@ -146,6 +151,8 @@ class S3Target(RemoteTarget):
 
     async def _copy(self, to: S3Target) -> bool:
         """Whether it is what ``to`` is now: else somebody else has made that first."""
+        if (to.bucket, to.name, to.store.place) == (self.bucket, self.name, self.store.place):
+            raise ValueError(f"{self.url} cannot be copied or moved to itself")
         sink = to._sink()
         try:
             if to.store == self.store:
@@ -283,6 +290,8 @@ def _parts_of(url: str) -> tuple[str, str]:
     """The bucket and the key. Raises ``ValueError``, ``TypeError``."""
     if not isinstance(url, str):
         raise TypeError(f"S3Target({url!r}): expected a str, s3://bucket/key")
+    if "@" in url.removeprefix("s3://").partition("/")[0]:
+        raise ValueError("S3Target: credentials do not go into the URL; give it store=S3Store(access_key=..., ...)")
     bucket, slash, key = url.removeprefix("s3://").partition("/")
     if not url.startswith("s3://") or not slash or not key:
         raise ValueError(f"S3Target({url!r}): expected s3://bucket/key")

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
-from .. import journal
+from .. import healing, journal
 from ..attempt import Attempt, current
 from ..shield import finish
 from ._hops import in_thread
+from ._remote_writing import RemoteWriting
+from ._writing import Writing
 
 __all__ = ["together"]
 
@@ -23,14 +25,23 @@ class together:
     not end normally, or one of them cannot be stored, none is published.
 
     In a sync body ``with``. Raises what the handles raise. An error between the first publish and the last (a rename
-    that is refused) does not undo the first.
+    that is refused) does not undo the first. Raises ``TypeError`` for what is no block that writes, ``ValueError`` for
+    two of one target.
     """
 
     def __init__(self, *blocks: Any) -> None:
+        keys = set()
+        for block in blocks:
+            if not isinstance(block, (Writing, RemoteWriting)):
+                raise TypeError(f'together({block!r}): expected what open("w") or open("wb") of a target gives')
+            if block.key in keys:
+                raise ValueError(f"together: {block.key} is given twice, and can only have one content")
+            keys.add(block.key)
         self._blocks = blocks
         self._handles: list[Any] = []
 
     async def __aenter__(self) -> Sequence[Any]:
+        self._begin()
         async with AsyncExitStack() as opened:
             for block in self._blocks:
                 self._handles.append(await opened.enter_async_context(block))
@@ -53,14 +64,21 @@ class together:
         attempt = current.get()
         with _Group(attempt) as group:
             if place := _place(steps):
-                await in_thread(journal.note, journal.TOGETHER, place)
+                await in_thread(journal.note, healing.TOGETHER, place)
             for handle in self._handles:
                 try:
                     await handle.publish()
                 except Exception as error:
                     group.failed(error)
+            if place:
+                await in_thread(journal.done, healing.TOGETHER, place)
+
+    def _begin(self) -> None:
+        if self._handles:
+            raise RuntimeError("this block has been entered before: call together(...) again")
 
     def __enter__(self) -> Sequence[Any]:
+        self._begin()
         with ExitStack() as opened:
             for block in self._blocks:
                 self._handles.append(opened.enter_context(block))
@@ -73,12 +91,14 @@ class together:
                 steps = [handle.prepare() for handle in self._handles]
                 with _Group(current.get()) as group:
                     if place := _place(steps):
-                        journal.note(journal.TOGETHER, place)
+                        journal.note(healing.TOGETHER, place)
                     for handle in self._handles:
                         try:
                             handle.publish()
                         except Exception as error:
                             group.failed(error)
+                    if place:
+                        journal.done(healing.TOGETHER, place)
         finally:
             for handle in self._handles:
                 handle.close()

@@ -30,7 +30,7 @@ def target_for(url: str | os.PathLike[str], **options: Any) -> Target:
     scheme, colon, _ = text.partition(":")
     if not colon or not scheme.isascii() or not scheme.replace("+", "").replace("-", "").isalnum() or len(scheme) < 2:
         return _file(text, **options)  # a path; one letter is a drive of Windows
-    scheme = scheme.lower()
+    scheme, text = scheme.lower(), scheme.lower() + text[len(scheme) :]
     maker = _OURS.get(scheme) or _of_others(scheme)
     if maker is None:
         raise ValueError(_unknown(text, scheme))
@@ -76,7 +76,7 @@ def _sql(url: str, **options: Any) -> Target:
     options = {**{name: value for name, value in pairs if name in ours}, **options}
     rest = urlencode([pair for pair in pairs if pair[0] not in ours])
     if "update_id" not in options:
-        raise ValueError(f"target_for({base!r}): expected ?update_id=..., which names what is written to the database")
+        raise ValueError(f"target_for({_shown(base)!r}): expected ?update_id=..., which names what is written there")
     kind = sql.TableTarget if "table" in options else sql.MarkerTarget
     target: Target = kind(f"{base}?{rest}" if rest else base, **options)
     return target
@@ -87,7 +87,7 @@ _OURS: dict[str, Callable[..., Target]] = {
     "memory": _memory,
     "s3": _s3,
     **dict.fromkeys(("ftp", "ftps", "ftpes"), _ftp),
-    **dict.fromkeys(("sqlite", "sqlite+aiosqlite", "postgresql", "postgresql+asyncpg"), _sql),
+    **dict.fromkeys(("sqlite", "sqlite+aiosqlite", "postgresql", "postgresql+asyncpg", "postgres"), _sql),
 }
 
 
@@ -100,15 +100,20 @@ def _of_others(scheme: str) -> Callable[..., Target] | None:
     return None
 
 
+def _shown(url: str) -> str:
+    """``url`` without a password that may be in it."""
+    head, at, tail = url.partition("?")[0].rpartition("@")
+    return f"{head.partition('://')[0]}://...@{tail}" if at else tail
+
+
 def _unknown(url: str, scheme: str) -> str:
     from difflib import get_close_matches
     from importlib.metadata import entry_points
 
     known = sorted({*_OURS, *(entry.name for entry in entry_points(group=GROUP))})
     near = get_close_matches(scheme, known, n=1, cutoff=0.5)
-    shown = url.partition("?")[0].rpartition("@")[2] if "@" in url else url
     return (
-        f"target_for: no kind of target is known for {scheme}: in {shown!r}"
-        + (f"; did you mean {near[0]}:?" if near else f"; known are {', '.join(known)}")
+        f"target_for({_shown(url)!r}): no kind of target is known for {scheme!r}"
+        + (f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}")
         + f". Others come with a distribution that has an entry point {scheme!r} in the group {GROUP!r}"
     )

@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, ClassVar
 
-from .. import journal
+from .. import healing
 from .._build import build
 from .._task import Task
 from ..errors import TaskCancelled
@@ -251,7 +251,7 @@ class TargetContract:
 
         async def main() -> None:
             assert await ask(target) is False
-            await asyncio.to_thread(journal.clean)
+            await asyncio.to_thread(healing.clean)
             assert not self.leftovers(), "what was begun has not been noted in the journal, or is not removed by it"
             await self._write(target, b"after")
             assert await self.read(target) == b"after"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import pickle
 import threading
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,129 @@ async def test_a_write_of_rows_cancelled_anywhere_leaves_nothing_or_all(make: Ma
 
     async with no_leaks():
         await sweep(write, check, style)
+
+
+async def test_a_loop_over_rows_that_is_interrupted_goes_on(make: Make) -> None:
+    target = make("rows.jsonl", JsonLines())
+    await target.write(numbers(60_000))
+    found: list[Any] = []
+    rows = target.rows()
+
+    async def read() -> None:
+        async for row in rows:
+            found.append(row["n"])  # noqa: PERF401  # what was found before a cancel counts
+
+    cancels = 0
+    while True:
+        reading = asyncio.ensure_future(read())
+        await asyncio.sleep(0.001 * (cancels + 1))
+        if not reading.done():
+            reading.cancel()
+            cancels += 1
+        try:
+            await reading
+        except asyncio.CancelledError:
+            continue
+        break
+    assert found == list(range(60_000))
+    assert cancels > 2
+
+
+async def test_rows_have_one_reader(make: Make) -> None:
+    target = make("rows.jsonl", JsonLines())
+    await target.write(numbers(60_000))
+    rows = target.rows()
+
+    async def read() -> int:
+        return len([row async for row in rows])
+
+    first, second = await asyncio.gather(read(), read(), return_exceptions=True)
+    assert first == 60_000
+    assert "are being read by somebody else: call rows() for each" in str(second)
+
+
+async def test_an_async_generator_is_closed_when_its_file_cannot_be_written(make: Make) -> None:
+    closed = False
+
+    async def rows() -> AsyncIterator[Any]:
+        nonlocal closed
+        try:
+            for n in range(100_000):
+                yield {1} if n == 50_000 else n
+        finally:
+            closed = True
+
+    with pytest.raises(TypeError, match=r"row 50,001"):
+        await make("it", JsonLines()).write(rows())
+    assert closed
+
+
+@pytest.mark.parametrize("on_loop", [True, False])
+async def test_what_the_rows_raise_is_raised_as_it_is(on_loop: bool, make: Make) -> None:
+    def rows() -> Iterator[int]:
+        yield 1
+        raise ValueError("mine")
+
+    async def rows_on_loop() -> AsyncIterator[int]:
+        for row in rows():
+            yield row
+
+    with pytest.raises(ValueError, match="^mine$"):
+        await make("it", JsonLines()).write(rows_on_loop() if on_loop else rows())
+
+
+async def test_an_operation_is_done_once(make: Make) -> None:
+    writing = make("it", Json()).write(1)
+    await writing
+    with pytest.raises(RuntimeError, match=r"has been awaited before: call target.write\(value\) again"):
+        await writing
+    reading = make("it", Json()).read()
+    assert await asyncio.to_thread(reading.result) == 1
+    with pytest.raises(RuntimeError, match="has been awaited before"):
+        await reading
+
+
+async def test_the_collector_never_waits_for_what_sync_code_left_open(make: Make) -> None:
+    """What a body has left half read, in a ring of references, is found on the loop."""
+    rings: list[Any] = []
+
+    class Leaves(Task):
+        def run(self) -> None:
+            rows = make("rows.jsonl", JsonLines()).rows()
+            next(rows)
+            ring: list[Any] = [rows]
+            ring.append(ring)
+
+    class LeavesHalfWritten(Task):
+        def run(self) -> None:
+            block = RemoteTarget("half").open("w")
+            block.__enter__().write("x")
+            ring: list[Any] = [block]
+            ring.append(ring)
+
+    await make("rows.jsonl", JsonLines()).write(numbers(50_000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.disable()
+        try:
+            await build([Leaves(), LeavesHalfWritten()])
+            async with asyncio.timeout(5):
+                gc.collect()
+                await asyncio.sleep(0)
+        finally:
+            gc.enable()
+    assert "half" not in RemoteTarget.store.whole
+    del rings
+
+
+def test_a_script_that_leaves_rows_half_read_holds_nothing(make: Make) -> None:
+    make("rows.jsonl", JsonLines()).write({"n": n} for n in range(50_000)).result()
+    with warnings.catch_warnings(), no_leaks():
+        warnings.simplefilter("ignore", ResourceWarning)
+        for _ in range(5):
+            rows = make("rows.jsonl", JsonLines()).rows()
+            next(rows)
+            del rows
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,22 @@ async def test_no_fence_comes_between(tmp_path: Path, monkeypatch: pytest.Monkey
     assert await there(targets) == [True, True]
 
 
+async def test_what_does_not_fit_is_refused_at_once(tmp_path: Path) -> None:
+    target = LocalTarget(tmp_path / "a")
+    for wrong in (target, target.open("r"), target.temporary_path(), RemoteTarget("b").open("rb"), "text"):
+        with pytest.raises(TypeError, match=r'expected what open\("w"\) or open\("wb"\) of a target gives'):
+            together(target.open("w"), wrong)
+    for twice in (target, RemoteTarget("b")):
+        with pytest.raises(ValueError, match="is given twice"):
+            together(twice.open("w"), twice.open("wb"))
+    block = together(target.open("w"))
+    async with block:
+        pass
+    with pytest.raises(RuntimeError, match="entered before"):
+        async with block:
+            pass
+
+
 CRASH = """
 import asyncio, os, sys
 from pathlib import Path

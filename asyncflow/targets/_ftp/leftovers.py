@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from ... import journal
+from ... import healing
 from ...errors import TargetStateUnknown
 from . import server as servers
 from .connection import Connection
@@ -68,5 +68,5 @@ async def _remove_all(connection: Connection, folder: str, token: str) -> int:
     return len(left)
 
 
-journal.cleaners["ftp"] = _clean
-journal.finishers["ftp"] = _finish
+healing.cleaners["ftp"] = _clean
+healing.finishers["ftp"] = _finish

@@ -288,10 +288,12 @@ class FTPSink:
 
 
 async def _make_folder(connection: Connection, folder: str) -> None:
-    """Make ``folder``, and those above it, as far as that is possible: whoever stores there hears if it was not."""
+    """Make ``folder``, and those above it. Raises ``OSError`` where the server refuses, and it is not there either."""
     missing = []
     while folder != "/" and not (await connection.ask(f"CWD {folder}")).good:
         missing.append(folder)
         folder = posixpath.dirname(folder)
     for each in reversed(missing):
-        await connection.ask(f"MKD {each}")
+        reply = await connection.ask(f"MKD {each}")
+        if not reply.good and not (await connection.ask(f"CWD {each}")).good:  # else somebody else has just made it
+            raise reply.error(f"ftp://{connection.server.name}{each} cannot be made")

@@ -60,13 +60,13 @@ async def _listed(store: S3Store, bucket: str, keys: list[str]) -> Found:
         try:
             page = await store.call("list_objects_v2", Bucket=bucket, Prefix=prefix, StartAfter=after, MaxKeys=PAGE)
         except ClientError as error:
-            if status_of(error) in {403, 404, 501}:
+            if status_of(error) in {403, 501}:
                 break  # not allowed, say: each key is asked for, and tells
             raise
         pages += 1
         there = [entry["Key"] for entry in page.get("Contents", ())]
-        if not _in_order(after, there):
-            break  # a store with an order of its own
+        if not _in_order(after, there) or (page.get("IsTruncated") and not there):
+            break  # a store with ways of its own
         last = there[-1] if page.get("IsTruncated") else None
         listed = set(there)
         while at < len(keys) and (last is None or keys[at].encode() <= last.encode()):

@@ -71,12 +71,11 @@ class S3Source:
 
     async def close(self) -> None:
         """Let go of the connection; it is used again if the object has been read to its end."""
-        if self._body is not None:
-            self.abandon()
-            await self._lent.__aexit__(None, None, None)
+        self.abandon()
 
     def abandon(self) -> None:
         """The same, at once."""
         body, self._body = self._body, None
         if body is not None:
             body.close()
+            self._lent.abandon()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Literal, get_args
@@ -14,11 +13,11 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from ... import clients
+from ... import clients, healing
 from .._hops import in_thread
 from .errors import expired
 
-__all__ = ["Client", "S3Store", "known"]
+__all__ = ["Client", "S3Store", "store_of"]
 
 AddressingStyle = Literal["auto", "path", "virtual"]
 
@@ -57,14 +56,25 @@ class S3Store:
         for name in ("connections", "attempts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"S3Store({name}={getattr(self, name)!r}): expected 1 or more")
-        known[self.name] = self
+        self._remember()
 
     @property
-    def name(self) -> str:
-        """What tells it from others, without secrets."""
-        return " ".join(filter(None, (self.endpoint_url, self.region, self.access_key, self.profile)))
+    def identity(self) -> dict[str, str | None]:
+        """What tells it from others, without secrets: for the journal."""
+        return {name: getattr(self, name) for name in _IDENTITY}
 
-    def client(self) -> AbstractAsyncContextManager[Client]:
+    @property
+    def place(self) -> tuple[str | None, ...]:
+        """Where it is: the same objects are there for all that have the same."""
+        return self.endpoint_url, self.region, self.profile
+
+    def _remember(self) -> None:
+        name = str(self.identity)
+        if name not in _known:
+            _known[name] = self
+            healing.again()
+
+    def client(self) -> clients.use[Client]:
         """A block that has the client of the running loop."""
         return clients.use(("s3", self), self._open)
 
@@ -156,8 +166,22 @@ class Body(BytesIO):
         return data
 
 
-known: WeakValueDictionary[str, S3Store] = WeakValueDictionary()
-"""The stores of this process, by name: for what others have left there."""
+_IDENTITY = ("endpoint_url", "region", "access_key", "profile", "addressing_style")
+
+_known: WeakValueDictionary[str, S3Store] = WeakValueDictionary()  # the stores of this process, by identity
+
+
+def store_of(identity: dict[str, Any]) -> S3Store:
+    """The store that another process has noted, by ``identity``, as this one can reach it.
+
+    One whose credentials were given is known here only if it has been made here too. Raises ``OSError`` otherwise.
+    """
+    store = _known.get(str(identity))
+    if store is None:
+        if identity["access_key"] is not None:
+            raise OSError("a store whose credentials this process does not know")
+        store = S3Store(**identity)
+    return store
 
 
 class Client:

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from ... import journal
+from ... import healing, journal
 from ...attempt import current
 from ...shield import finish
 from .._hops import in_thread
 from .._streams import publish
 from .errors import FAILURES, status_of, translate
 from .publishing import Publishing, etag_of
-from .store import S3Store, known
+from .store import S3Store, store_of
 
 __all__ = ["S3Sink"]
 
@@ -82,7 +82,7 @@ class S3Sink:
             was = await self._publishing.etag_there()
         except FAILURES as error:
             raise translate(error, f"{self._name} could not be published") from error
-        return {"kind": "s3", "store": self._store.name, "was": was, **self._finished()}
+        return {"kind": "s3", "store": self._store.identity, "was": was, **self._finished()}
 
     async def _send_rest(self) -> None:
         data = b"".join(self._chunks)
@@ -148,7 +148,7 @@ class S3Sink:
         except FAILURES as error:
             raise translate(error, f"{self._name} could not be stored") from error
         self._upload = answer["UploadId"]
-        self._place = json.dumps({"store": self._store.name, **self._where, "UploadId": self._upload})
+        self._place = json.dumps({"store": self._store.identity, **self._where, "UploadId": self._upload})
         journal.unfinished.add(self._place)
         await in_thread(journal.note, "s3", self._place)
 
@@ -160,7 +160,7 @@ class S3Sink:
         if self.lost:
             await self.discard()
         self._upload = ""
-        journal.unfinished.discard(self._place)
+        await self._over()
 
     async def discard(self) -> None:
         """Forget it, and have the store forget its parts. Raises nothing: what is left is in the journal."""
@@ -173,7 +173,11 @@ class S3Sink:
         if upload:
             with suppress(*FAILURES):
                 await _abort(self._store, {**self._where, "UploadId": upload})
-                journal.unfinished.discard(self._place)
+                await self._over()
+
+    async def _over(self) -> None:
+        journal.unfinished.discard(self._place)
+        await in_thread(journal.done, "s3", self._place)
 
 
 async def _abort(store: S3Store, upload: dict[str, str]) -> bool:
@@ -198,7 +202,7 @@ async def _abort(store: S3Store, upload: dict[str, str]) -> bool:
 def _clean(place: str, token: str) -> int:
     """Remove the upload that a process has left behind when it was killed."""
     upload = json.loads(place)
-    store = _known(upload.pop("store"))
+    store = store_of(upload.pop("store"))
     try:
         return int(asyncio.run(_abort(store, upload)))
     except FAILURES as error:
@@ -208,7 +212,7 @@ def _clean(place: str, token: str) -> int:
 def _finish(step: Mapping[str, Any]) -> None:
     """Complete the upload that a process was about to complete when it was killed."""
     upload = dict(step)
-    store, was = _known(upload.pop("store")), upload.pop("was")
+    store, was = store_of(upload.pop("store")), upload.pop("was")
     del upload["kind"]
 
     async def complete() -> None:
@@ -223,12 +227,5 @@ def _finish(step: Mapping[str, Any]) -> None:
             raise translate(error, f"{upload['Key']} could not be published") from error
 
 
-def _known(name: str) -> S3Store:
-    store = known.get(name)
-    if store is None:
-        raise OSError("a store that this process does not know")
-    return store
-
-
-journal.cleaners["s3"] = _clean
-journal.finishers["s3"] = _finish
+healing.cleaners["s3"] = _clean
+healing.finishers["s3"] = _finish

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncflow import BuildResult, Target, TargetStateUnknown, Task, build, clients, journal
+from asyncflow import BuildResult, Target, TargetStateUnknown, Task, build, clients, healing
 from asyncflow.codecs import Json, JsonLines
 from asyncflow.targets._ftp import server as servers
 from asyncflow.targets._ftp.server import Server
@@ -304,7 +304,7 @@ async def test_what_cannot_be_cleaned_stays_in_the_journal(pro: FtpServer, monke
     (pro.root / ".af-othersid0123.part").write_bytes(b"")
     place = at(pro, "x").server.url("/")
     assert pro.password not in place
-    clean = journal.cleaners["ftp"]
+    clean = healing.cleaners["ftp"]
     with pytest.raises(PermissionError, match="no password"):
         await asyncio.to_thread(clean, place, "deadbeef")
     monkeypatch.setitem(servers.accepted, (pro.host, pro.port, pro.user), pro.password)
@@ -339,7 +339,7 @@ async def test_what_was_about_to_be_published_is(pro: FtpServer) -> None:
         await sink.write(b"new")
         step = json.loads(json.dumps(await sink.prepare()))
         assert pro.password not in str(step)
-        finish = journal.finishers["ftp"]
+        finish = healing.finishers["ftp"]
         await asyncio.to_thread(finish, step)
         assert await get(target) == b"new"
         await put(target, b"made anew")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import os
 import pickle
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from asyncflow import TargetStateUnknown, Task, build, journal
+from asyncflow import TargetStateUnknown, Task, build, clients, healing
 from asyncflow.codecs import Json, JsonLines
 from asyncflow.targets._s3 import listing, writing
 from asyncflow.targets.s3 import S3FlagTarget, S3Store, S3Target
@@ -106,8 +107,11 @@ async def test_a_bucket_that_is_missing(moto: S3Server) -> None:
         await put(target)
     with pytest.raises(FileNotFoundError):
         await get(target)
-    answers = await S3Target.exists_many([S3Target(f"s3://no-such-bucket/{n}", store=store) for n in range(20)])
-    assert all("there is no bucket" in str(answer) for answer in answers)
+    async with FaultS3(moto) as proxy:
+        there = store_of(moto, proxy.endpoint)
+        answers = await S3Target.exists_many([S3Target(f"s3://no-such-bucket/{n}", store=there) for n in range(1000)])
+        assert all("there is no bucket" in str(answer) for answer in answers)
+        assert len(proxy.requests) == 1
 
 
 async def test_wrong_credentials_are_named(s3: S3Server, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,12 +343,12 @@ asyncio.run(main())
         found = await client.list_multipart_uploads(Bucket=bucket)
         return [upload["Key"] for upload in found.get("Uploads", ()) if upload["Key"] == key]
 
-    await asyncio.to_thread(journal.clean)
+    await asyncio.to_thread(healing.clean)
     assert await uploads(), "it is alive: what it has begun is its own"
     process.kill()
     process.communicate()
     assert not await target.exists()
-    await asyncio.to_thread(journal.clean)
+    await asyncio.to_thread(healing.clean)
     assert not await uploads()
 
 
@@ -389,7 +393,8 @@ async def test_a_crash_before_the_last_publish_is_made_good(
     assert not await target.exists()
     assert await asyncio.to_thread(start, "no") == [], "the body was run again"
     assert await get(target) == b"x" * 1000
-    assert not (await client.list_multipart_uploads(Bucket=target.bucket)).get("Uploads")
+    uploads = (await client.list_multipart_uploads(Bucket=target.bucket)).get("Uploads", ())
+    assert not [upload for upload in uploads if upload["Key"] == target.name]
 
 
 async def test_codecs(store: S3Store, place: str) -> None:
@@ -471,6 +476,27 @@ async def test_copy_and_move(
         await moved.copy(source)
 
 
+async def test_nothing_is_moved_to_itself(store: S3Store, place: str) -> None:
+    target = S3Target(f"{place}/it", store=store)
+    await put(target)
+    for same in (target, S3Target(target.url, store=dataclasses.replace(store, read_timeout=5))):
+        for operation in (target.move(same), target.copy(same)):
+            with pytest.raises(ValueError, match="cannot be copied or moved to itself"):
+                await operation
+    assert await target.exists()
+
+
+async def test_an_object_that_is_left_half_read_lets_go_of_the_client(store: S3Store, place: str) -> None:
+    target = S3Target(f"{place}/rows", store=store, codec=JsonLines())
+    await target.write({"n": n} for n in range(50_000))
+    async for _row in target.rows():
+        break
+    del _row
+    await asyncio.sleep(0.01)
+    clients_of_loop = clients._of(asyncio.get_running_loop())
+    assert [client.users for client in clients_of_loop.by_key.values()] == [0]
+
+
 async def test_copies_go_from_store_to_store(store: S3Store, place: str, moto: S3Server) -> None:
     other = store_of(moto)
     await other.call("create_bucket", Bucket="other")
@@ -547,7 +573,7 @@ def test_values_that_make_no_sense() -> None:
 def test_secrets_do_not_show() -> None:
     store = S3Store(endpoint_url="http://host:1", access_key="id", secret_key="canary", session_token="canary")
     target = S3Target("s3://bucket/key", store=store)
-    for text in (repr(store), repr(target), target.key, store.name, str(target.exists())):
+    for text in (repr(store), repr(target), target.key, str(store.identity), str(target.exists())):
         assert "canary" not in text
     assert pickle.loads(pickle.dumps(target)) == target
     assert target != S3Target("s3://bucket/key")
