@@ -107,7 +107,7 @@ class RowTarget(_SQLTarget):
                 # PostgreSQL takes a parameter for what the column is; SQLite wants it in the words of its own types.
                 given = literal(value) if shared.is_file else literal(value, NullType())
                 query = query.where(wanted.is_(None) if value is None else wanted == given)
-            async with shared.lend("ask") as connection:
+            async with shared.lend("ask", self.key) as connection:
                 try:
                     rows = await patiently(lambda: connection.execute(query))
                 except SQLAlchemyError as error:
@@ -266,7 +266,7 @@ class TableTarget(MarkerTarget):
 
         Raises what the database raises, ``ValueError`` if there is no such table.
         """
-        async with database(self._url) as shared, shared.lend("read") as connection:
+        async with database(self._url) as shared, shared.lend("read", self.key) as connection:
             table = table_of(self._name, await self._described(connection))
             result = await connection.stream(select(table).execution_options(yield_per=1_000))
             yield _one_by_one(result)
@@ -292,7 +292,7 @@ async def _found(url: sqlalchemy.URL, table: Name, markers: Iterable[Marker]) ->
     async with database(url) as shared:
         if await shared.missing():
             return set()
-        async with shared.lend("ask") as connection:
+        async with shared.lend("ask", f"markers in {table}") as connection:
             return await have(shared, connection, table, markers)
 
 

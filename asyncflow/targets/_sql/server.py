@@ -124,7 +124,7 @@ async def _unfit(database: Database, name: Name, fits: Shape, row: tuple[Any, ..
     """The column whose value cannot be encoded: the driver names parameters of statements, if not those of a COPY."""
     settings = ", ".join(f"{database.quoted_column(column)} = ${n}" for n, column in enumerate(fits.columns, 1))
     try:
-        async with database.lend("ask") as connection:
+        async with database.lend("ask", str(name)) as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
             await (await driver.prepare(f"UPDATE {database.quoted(name)} SET {settings} WHERE false")).fetch(*row)
     except asyncpg.DataError as error:

@@ -23,13 +23,13 @@ from asyncflow import Task, build
 from asyncflow.clients import close_idle
 from asyncflow.errors import TargetStateUnknown
 from asyncflow.target import Target
-from asyncflow.targets._sql import engine, marker
+from asyncflow.targets._sql import engine, marker, turns
 from asyncflow.targets.sql import MarkerTarget, TableTarget
 from asyncflow.testing import STYLES, Outcome, Style, no_leaks, sweep
 from examples.servers.postgres import Postgres
 
 N, NAME = ("n", sa.Integer), ("name", sa.Text)
-POOL = sum(engine.PLACES.values())
+POOL = sum(turns.PLACES.values())
 SEED = int(os.environ.get("ASYNCFLOW_SEED", "0")) or random.randrange(1, 2**32)
 
 FOREVER = {
