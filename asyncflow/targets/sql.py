@@ -25,6 +25,7 @@ from ._sql.engine import database, patiently, reason
 from ._sql.loading import Columns, described, load, shape, table_of
 from ._sql.marker import Marker, absent, have, made, published
 from ._sql.names import Name, address, checked_text, column_name, place, table_name
+from ._sql.reading import Reading
 from ._sql.rows import RowError, Rows
 from ._sql.stopping import stoppable
 
@@ -266,10 +267,12 @@ class TableTarget(MarkerTarget):
 
         Raises what the database raises, ``ValueError`` if there is no such table.
         """
-        async with database(self._url) as shared, shared.lend("read", self.key) as connection:
-            table = table_of(self._name, await self._described(connection))
-            result = await connection.stream(select(table).execution_options(yield_per=1_000))
-            yield _one_by_one(result)
+        async with (
+            database(self._url) as shared,
+            shared.lend("read", self.key) as connection,
+            Reading(shared, connection, self._name, lambda: self._described(connection)) as rows,
+        ):
+            yield rows
 
     @property
     def _name(self) -> Name:
@@ -280,12 +283,6 @@ class TableTarget(MarkerTarget):
         if self.columns is not None and self._types is not None:
             return Columns(self.columns, self._types)
         return await described(connection, self._name, self.columns)
-
-
-async def _one_by_one(result: Any) -> AsyncIterator[tuple[Any, ...]]:
-    async for rows in result.partitions():
-        for row in rows:
-            yield tuple(row)
 
 
 async def _found(url: sqlalchemy.URL, table: Name, markers: Iterable[Marker]) -> set[Marker]:

@@ -80,6 +80,23 @@ class Database:
         async with self._turns.take(purpose, key), self._connected() as connection:
             yield connection
 
+    def writer_around(self) -> str | None:
+        """Who writes the file in a block the caller is inside of."""
+        writer = self._turns.writer_around() if self.is_file else None
+        return None if writer is None else writer.key
+
+    async def let_step_aside(self, step: Callable[[], Awaitable[None]]) -> None:
+        """``step`` makes the caller's reading hold no lock any more. It is called where it would hold up a writer who
+        is waited for by its own block, or waits for that."""
+        if self.is_file:
+            self._turns.innermost().step_aside = step
+            await self._clear_the_way()
+
+    async def _clear_the_way(self) -> None:
+        for reader in self._turns.in_the_way():
+            if reader.step_aside is not None:
+                await reader.step_aside()
+
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
         await self.look()
@@ -94,7 +111,7 @@ class Database:
             raise
         finally:
             # A statement that was cancelled may have been carried out, in part, or not yet: who knows.
-            await finish(_returned(connection, driver, sound=sound))
+            await finish(_returned(connection, driver, sound=sound and not driver.used_up))
 
     async def _connect(self) -> AsyncConnection:
         """A connection of the pool's; one that SQLAlchemy has made, and lost when it was cancelled, is closed."""
@@ -126,12 +143,15 @@ class Database:
             transaction = await connection.begin()
             await connection.exec_driver_sql("SELECT 1")  # it begins with the first statement, and a COPY is none
             return transaction
+        await self._clear_the_way()
         await connection.execution_options(asyncflow_begin="BEGIN IMMEDIATE")
         return await patiently(connection.begin)
 
     async def commit(self, connection: AsyncConnection, transaction: Any, patience: float | None = None) -> None:
         """Commit; readers of a file, who hold that up, are waited for."""
-        if self.is_file:  # SQLAlchemy's own commit can be tried once only; after this one it has nothing to do
+        if self.is_file:
+            await self._clear_the_way()
+            # SQLAlchemy's own commit can be tried once only; after this one it has nothing to do
             await patiently(lambda: connection.exec_driver_sql("COMMIT"), patience)
         await transaction.commit()
 

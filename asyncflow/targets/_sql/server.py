@@ -27,6 +27,8 @@ PATIENCE = 2.0  # seconds a server has to answer that it lets go of a connection
 class ServerConnection(asyncpg.Connection):  # type: ignore[misc]  # it comes without types
     """A connection that is closed once, in an orderly way."""
 
+    used_up = False
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.ending = Ending()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Literal
@@ -31,7 +31,7 @@ _turns: ContextVar[tuple[Turn, ...]] = ContextVar("asyncflow_sql_turns", default
 class Turn:
     """Somebody's turn with a connection, called ``key`` in messages; from when it is waited for."""
 
-    __slots__ = ("attempt", "come", "ended", "key", "purpose", "since", "within")
+    __slots__ = ("attempt", "come", "ended", "key", "purpose", "since", "step_aside", "within")
 
     def __init__(self, purpose: Purpose, key: str) -> None:
         loop = asyncio.get_running_loop()
@@ -41,6 +41,7 @@ class Turn:
         self.within = tuple(turn for turn in _turns.get() if not turn.ended)
         self.come: asyncio.Future[None] = loop.create_future()
         self.since = loop.time()
+        self.step_aside: Callable[[], Awaitable[None]] | None = None
         self.ended: bool = False
 
     def awaits(self, other: Turn) -> bool:
@@ -86,6 +87,23 @@ class Turns:
                     self._next(purpose)
                 else:
                     self._untie()  # it was one more than there are places: so may be the next
+
+    def innermost(self) -> Turn:
+        """The caller's own."""
+        return _turns.get()[-1]
+
+    def writer_around(self) -> Turn | None:
+        """Who writes in a block the caller is inside of."""
+        return next((turn for turn in self.held["write"] if turn in _turns.get()), None)
+
+    def in_the_way(self) -> list[Turn]:
+        """Readers who wait for the writer of the file, or whom it waits for: it could not commit before they end."""
+        return [
+            reader
+            for writer in self.held["write"]
+            for reader in self.held["read"]
+            if reader.awaits(writer) or writer.awaits(reader)
+        ]
 
     def _admit(self, turn: Turn) -> None:
         self.held[turn.purpose].append(turn)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import datetime
+import decimal
 import errno
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ import sqlalchemy as sa
 from asyncflow import Task, build, gather
 from asyncflow.targets._sql import turns
 from asyncflow.targets.sql import MarkerTarget, TableTarget
+from asyncflow.testing import no_leaks
 
 N = ("n", sa.Integer)
 DEADLOCK = r"would wait for ever for its turn .* held by .*/table_updates#outer, .* before the transaction begins"
@@ -270,3 +275,113 @@ async def test_many_loads_inside_of_a_block_keep_to_the_places(postgres_url: str
         await anext(rows)
         await all_of(*map(load, range(60)), seconds=20)
     assert most <= turns.PLACES["write"] + 1
+
+
+# Rows out and in ------------------------------------------------------------------------------------------
+
+KINDS = [("n", sa.Integer), ("t", sa.Text), ("d", sa.Date), ("x", sa.Numeric(10, 2)), ("b", sa.LargeBinary)]
+
+
+def kinds(url: str, table: str) -> TableTarget:
+    return TableTarget(url, table, table, KINDS)
+
+
+def made_up(count: int) -> Iterator[tuple[Any, ...]]:
+    day = datetime.date(2026, 1, 2)
+    for n in range(count):
+        yield n, f"1{n % 10}.0", day if n % 2 else None, decimal.Decimal("1.10"), b"\0" * 50
+
+
+async def seen(target: TableTarget) -> list[tuple[Any, ...]]:
+    async with target.rows() as rows:
+        return [row async for row in rows]
+
+
+@pytest.mark.parametrize("how", ["rows outside", "rows inside", "half read", "to itself", "in other tasks"])
+async def test_from_table_to_table(url: str, how: str) -> None:
+    """Of one database, and more than SQLite keeps in memory."""
+    count = 60_000
+    source, copy = kinds(url, "source"), kinds(url, "copy")
+    await source.write(made_up(count))
+
+    async def through() -> AsyncIterator[tuple[Any, ...]]:
+        async with source.rows() as rows:
+            async for row in rows:
+                yield row
+
+    async def queued(rows: AsyncIterator[tuple[Any, ...]]) -> None:
+        queue: asyncio.Queue[Any] = asyncio.Queue(10)
+
+        async def taken() -> AsyncIterator[tuple[Any, ...]]:
+            while (row := await queue.get()) is not None:
+                yield row
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(copy.write(taken()))
+            async for row in rows:
+                await queue.put(row)
+            await queue.put(None)
+
+    async with no_leaks(), asyncio.timeout(20):
+        if how == "rows inside":
+            await copy.write(through())
+        else:
+            async with source.rows() as rows:
+                if how == "rows outside":
+                    await copy.write(rows)
+                elif how == "half read":
+                    first = [await anext(rows) for _ in range(1_500)]
+                    await copy.write([*first, *[row async for row in rows]])
+                elif how == "to itself":
+                    copy = TableTarget(url, "source", "again", KINDS)
+                    await copy.write(rows)
+                else:
+                    await queued(rows)
+        await MarkerTarget(url, "and more").touch()
+    assert await copy.exists()
+    expected = list(made_up(count))
+    assert sorted(await seen(copy), key=itemgetter(0)) == (
+        sorted(expected * 2, key=itemgetter(0)) if how == "to itself" else expected
+    )
+
+
+async def test_from_table_to_table_in_its_other_mode(sqlite_url: str) -> None:
+    connection = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.close()
+    await test_from_table_to_table(sqlite_url, "rows outside")
+
+
+async def test_a_task_awaited_while_rows_are_read(sqlite_url: str) -> None:
+    class Each(Task):
+        n: int
+
+        def output(self) -> MarkerTarget:
+            return marker(sqlite_url, f"each {self.n}")
+
+        async def run(self) -> None:
+            await self.output().touch()
+
+    class All(Task):
+        async def run(self) -> None:
+            async with numbers(sqlite_url, "setup").rows() as rows:
+                async for (n,) in rows:
+                    await Each(n=n)
+
+    await numbers(sqlite_url, "setup").write([(n,) for n in range(10)])
+    async with asyncio.timeout(10):
+        (await build(All())).raise_for_failure()
+
+
+async def test_rows_that_cannot_be_read_in_a_transaction(sqlite_url: str) -> None:
+    """What does not fit into SQLite's memory is in the file, half done: nobody can read it now."""
+    await numbers(sqlite_url, "setup").write([(1,)])
+    async with marker(sqlite_url, "big").transaction() as connection:
+        assert await seen(numbers(sqlite_url, "setup")) == [(1,)]
+        await connection.exec_driver_sql("CREATE TABLE big (data BLOB)")
+        for _ in range(20):
+            await connection.exec_driver_sql("INSERT INTO big VALUES (zeroblob(500000))")
+        async with asyncio.timeout(5):
+            with pytest.raises(OSError, match="numbers cannot be read: .*#big, in whose transaction .* read before"):
+                await seen(numbers(sqlite_url, "setup"))
+    assert await marker(sqlite_url, "big").exists()
