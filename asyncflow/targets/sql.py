@@ -21,6 +21,8 @@ except ModuleNotFoundError as error:
 from ..attempt import current
 from ..errors import TargetStateUnknown
 from ..target import Target
+from ._file import Operation
+from ._remote import operation
 from ._sql.engine import database, patiently, reason
 from ._sql.loading import Columns, described, load, shape, table_of
 from ._sql.marker import Marker, absent, have, made, published
@@ -164,9 +166,12 @@ class MarkerTarget(_SQLTarget):
                 there.update((target, target._marker in found) for target in group)
         return [there[target] for target in targets]
 
-    async def touch(self) -> None:
-        """Write the marker; where it is there already, nothing happens. Raises what the database raises."""
-        await stoppable(self._touch())
+    def touch(self) -> Operation[None]:
+        """Write the marker: ``await`` it; in a sync body, ``.result()``. Where it is there already, nothing happens.
+
+        Raises what the database raises, and ``OSError`` (``EDEADLK``) where it would wait for its own block for ever.
+        """
+        return operation(self, "touch()", lambda: stoppable(self._touch()))
 
     async def _touch(self) -> None:
         async with (
@@ -184,7 +189,8 @@ class MarkerTarget(_SQLTarget):
         elsewhere it is a ``FileExistsError``.
 
         Raises what the database raises (nothing is visible then), ``TaskCancelled`` in a body that has been cancelled,
-        and ``TargetStateUnknown`` where the connection broke in the commit and nobody can be asked.
+        ``TargetStateUnknown`` where the connection broke in the commit and nobody can be asked, and ``OSError``
+        (``EDEADLK``) in another such block of the same file of SQLite, which takes one writer at a time.
         """
         async with (
             database(self._url) as shared,
@@ -235,8 +241,9 @@ class TableTarget(MarkerTarget):
         if typed:
             self._types = tuple(_type(one) for one in typed)
 
-    async def write(self, rows: Rows) -> int:
-        """Write ``rows`` and the marker in one transaction; how many rows there were.
+    def write(self, rows: Rows) -> Operation[int]:
+        """Write ``rows`` and the marker in one transaction: ``await`` it; in a sync body, ``.result()``. It gives how
+        many rows there were. A body may as well return the rows: the engine writes them.
 
         ``rows`` are tuples or mappings, in an iterable (walked in a thread, a generator too) or an asynchronous one;
         they are never all in memory. PostgreSQL gets them by COPY, SQLite in batches. Values are what the columns'
@@ -246,7 +253,11 @@ class TableTarget(MarkerTarget):
         a ``FileExistsError`` elsewhere. Raises ``RowError``, which names row and column, what the rows raise, and what
         ``transaction()`` does. Whatever it raises, nothing is visible.
         """
-        return await stoppable(self._write(rows))
+        return operation(self, "write(rows)", lambda: stoppable(self._write(rows)))
+
+    def put(self, rows: Rows) -> Operation[int]:
+        """``write(rows)``, as the engine calls it with what a body returns."""
+        return self.write(rows)
 
     async def _write(self, rows: Rows) -> int:
         attempt = current.get()

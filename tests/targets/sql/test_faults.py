@@ -20,7 +20,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from asyncflow import Task, build
+from asyncflow import Task, build, value
 from asyncflow.clients import close_idle
 from asyncflow.errors import TargetStateUnknown
 from asyncflow.target import Target
@@ -94,7 +94,7 @@ async def _terminated(url: str, dsn: str, points: int) -> None:
         for point in range(points):
             target = people(url, f"u{point}")
             rows = ((n, f"u{point}") for n in range(count))
-            load = asyncio.create_task(target.write(rows))
+            load = asyncio.create_task(value(target.write(rows)))
             await asyncio.sleep(dice.uniform(0, 0.04))
             await watch.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OURS}")
             try:
@@ -376,7 +376,7 @@ async def test_a_load_that_waits_for_a_lock_is_cancelled(postgres_url: str, dsn:
         transaction = watch.transaction()
         await transaction.start()
         await watch.execute("LOCK TABLE people IN ACCESS EXCLUSIVE MODE")
-        loads = [asyncio.create_task(people(postgres_url, f"u{n}").write([(n, "x")])) for n in range(20)]
+        loads = [asyncio.create_task(value(people(postgres_url, f"u{n}").write([(n, "x")]))) for n in range(20)]
         async with watching(dsn) as other:
             await until(lambda: _waiting(other))
             for load in loads:
@@ -421,7 +421,7 @@ async def test_a_build_that_is_cancelled_stops_its_load_in_time(url: str) -> Non
 LOADS = """
 import asyncio, os, signal, sys, time
 import sqlalchemy as sa
-from asyncflow import Task, build
+from asyncflow import Task, build, value
 from asyncflow.targets.sql import TableTarget
 
 where, url = sys.argv[1:]
@@ -468,7 +468,7 @@ def test_who_slept_through_it_is_refused(url: str, stopped: subprocess.Popen[byt
 
     A file has one writer: while that is stopped nobody else publishes.
     """
-    assert asyncio.run(people(url).write([(1, "quick")])) == 1
+    assert people(url).write([(1, "quick")]).result() == 1
     stopped.send_signal(signal.SIGCONT)
     assert stopped.wait(20) == 0, "that is no error: its task is done"
     assert asyncio.run(ids(people(url))) == {"quick": 1}
@@ -494,7 +494,7 @@ async def test_a_file_that_somebody_locks_for_long(sqlite_url: str, monkeypatch:
     await people(sqlite_url, "setup").write([])
     other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    asking, writing = asyncio.create_task(_asked(target)), asyncio.create_task(target.write([(1, "x")]))
+    asking, writing = asyncio.create_task(_asked(target)), asyncio.create_task(value(target.write([(1, "x")])))
     await asyncio.sleep(0.3)
     assert not asking.done()
     assert not writing.done()
@@ -508,7 +508,7 @@ async def test_a_file_that_somebody_locks_for_long(sqlite_url: str, monkeypatch:
         await target.exists()
     with pytest.raises(OperationalError, match="locked"):
         await people(sqlite_url, "u2").write([(1, "x")])
-    cancelled = asyncio.create_task(people(sqlite_url, "u2").write([(1, "x")]))
+    cancelled = asyncio.create_task(value(people(sqlite_url, "u2").write([(1, "x")])))
     await asyncio.sleep(0.05)
     cancelled.cancel()
     await asyncio.wait([cancelled], timeout=1)
@@ -526,7 +526,9 @@ async def test_readers_of_a_file_are_waited_for_in_the_commit(sqlite_url: str, m
     await people(sqlite_url, "setup").write([(n, "x") for n in range(2_000)])
     async with people(sqlite_url).rows() as rows:
         await anext(rows)
-        writing = asyncio.create_task(people(sqlite_url).write([(1, "new")]), context=Context())  # somebody else's
+        writing = asyncio.create_task(
+            value(people(sqlite_url).write([(1, "new")])), context=Context()
+        )  # somebody else's
         await asyncio.sleep(0.3)
         assert not writing.done()
     assert await writing == 1
@@ -535,5 +537,5 @@ async def test_readers_of_a_file_are_waited_for_in_the_commit(sqlite_url: str, m
     async with people(sqlite_url).rows() as rows:
         await anext(rows)
         with pytest.raises(OperationalError, match="locked"):
-            await asyncio.create_task(people(sqlite_url, "u2").write([(1, "newer")]), context=Context())
+            await asyncio.create_task(value(people(sqlite_url, "u2").write([(1, "newer")])), context=Context())
     assert await ids(people(sqlite_url)) == {"x": 2_000, "new": 1}

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from asyncflow import Task, build
+from asyncflow import Task, build, value
 from asyncflow.clients import close_idle
 from asyncflow.contrib.sql import CopyToTable
 from asyncflow.errors import PlanError, TargetStateUnknown
@@ -323,7 +323,7 @@ asyncio.run(main())
 async def test_fifty_loads_into_one_database_at_once(url: str) -> None:
     async with no_leaks(), asyncio.TaskGroup() as group:
         for n in range(50):
-            group.create_task(people(url, f"u{n}").write([(n * 100 + row, "") for row in range(100)]))
+            group.create_task(value(people(url, f"u{n}").write([(n * 100 + row, "") for row in range(100)])))
     assert [n for n, _ in await read(people(url))] == list(range(5000))
 
 
@@ -367,7 +367,7 @@ async def test_losing_to_another_is_adopted_by_a_task(url: str) -> None:
             async def rows() -> AsyncIterator[Any]:
                 yield self.n, "mine"
                 # In another process, as far as this one knows.
-                await asyncio.create_task(people(url, "shared").write([(99, "else")]), context=_nobody())
+                await asyncio.create_task(value(people(url, "shared").write([(99, "else")])), context=_nobody())
 
             if url.startswith("postgres"):
                 await people(url, "shared").write(rows())
@@ -455,6 +455,76 @@ async def test_copy_to_table(url: str, kind: str) -> None:
     (await build(task)).raise_for_failure()
     assert task.output().update_id == task.task_id
     assert await read(task.output()) == sorted((7, name) for _, name in PEOPLE)
+
+
+@pytest.mark.parametrize("how", ["async", "sync", "returned", "returned by async", "an iterator", "by hand"])
+async def test_a_body_writes_or_returns_its_rows(url: str, how: str) -> None:
+    class Load(Task):
+        def output(self) -> TableTarget:
+            return people(url, self.task_id)
+
+    class Async(Load):
+        async def run(self) -> None:
+            assert await self.output().write(PEOPLE) == 1000
+
+    class Sync(Load):
+        def run(self) -> None:
+            assert self.output().write(iter(PEOPLE)).result() == 1000
+
+    class Returned(Load):
+        def run(self) -> list[tuple[int, str]]:
+            return PEOPLE
+
+    class ReturnedByAsync(Load):
+        async def run(self) -> AsyncIterator[tuple[int, str]]:  # type: ignore[override, misc]
+            async def rows() -> AsyncIterator[tuple[int, str]]:
+                for row in PEOPLE:
+                    yield row
+
+            return rows()
+
+    class ReturnedByAnIterator(Load):
+        def run(self) -> Iterator[dict[str, Any]]:
+            return ({"n": n, "name": name} for n, name in PEOPLE)
+
+    class ByHand(Load):
+        def run(self) -> None:
+            marks = MarkerTarget(url, "mark")
+            marks.touch().result()
+            assert marks.exists()
+            with pytest.raises(TypeError, match=r"rows are an iterable"):
+                self.output().write("abc").result()
+            self.output().write(row for row in PEOPLE if row[0] > 0).result()
+
+    kinds: dict[str, type[Load]] = {
+        "async": Async,
+        "sync": Sync,
+        "returned": Returned,
+        "returned by async": ReturnedByAsync,
+        "an iterator": ReturnedByAnIterator,
+        "by hand": ByHand,
+    }
+    task = kinds[how]()
+    async with no_leaks():
+        result = await build(task)
+        result.raise_for_failure()
+        assert result.counts == {"succeeded": 1}
+        assert await read(task.output()) == PEOPLE
+    assert (await build(task)).counts == {"complete": 1}
+
+
+def test_a_script_writes_rows(url: str) -> None:
+    assert people(url).write(PEOPLE).result() == 1000
+    assert people(url).exists()
+    MarkerTarget(url, "mark").touch().result()
+    assert MarkerTarget(url, "mark").exists()
+
+
+async def test_what_is_not_awaited_says_so(sqlite_url: str) -> None:
+    with pytest.warns(RuntimeWarning, match=r"write\(rows\)> was never awaited: nothing has been done"):
+        people(sqlite_url).write(PEOPLE)
+    with pytest.raises(TypeError, match=r"on the event loop write `await target.touch\(\)`"):
+        MarkerTarget(sqlite_url, "mark").touch().result()
 
 
 async def test_where_the_rows_go_may_be_properties(url: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from asyncflow import Task, build, gather
+from asyncflow import Task, build, gather, value
 from asyncflow.targets._sql import turns
 from asyncflow.targets.sql import MarkerTarget, TableTarget
 from asyncflow.testing import no_leaks
@@ -84,11 +84,11 @@ async def test_writers_of_a_file_that_do_not_need_each_other_take_turns(sqlite_u
 
     class Both(Task):
         async def run(self) -> None:
-            await all_of(*(numbers(sqlite_url, f"u{n}").write([(n,)] * 100) for n in range(20)))
+            await all_of(*(value(numbers(sqlite_url, f"u{n}").write([(n,)] * 100)) for n in range(20)))
 
     async with marker(sqlite_url, "outer").transaction():
         background = asyncio.create_task(later())
-        other = asyncio.create_task(marker(sqlite_url, "other").touch(), context=contextvars.Context())
+        other = asyncio.create_task(value(marker(sqlite_url, "other").touch()), context=contextvars.Context())
         await asyncio.sleep(0.05)
         assert not other.done()
     begun.set()
@@ -169,7 +169,7 @@ async def test_who_waits_for_long_is_told_of(
     monkeypatch.setattr(turns, "LOOK", 0.02)
     monkeypatch.setattr(turns, "SILENCE", 0.1)
     async with marker(sqlite_url, "outer").transaction():
-        other = asyncio.create_task(marker(sqlite_url, "other").touch(), context=contextvars.Context())
+        other = asyncio.create_task(value(marker(sqlite_url, "other").touch()), context=contextvars.Context())
         while not caplog.messages:
             await asyncio.sleep(0.02)
     await other
@@ -317,7 +317,7 @@ async def test_from_table_to_table(url: str, how: str) -> None:
                 yield row
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(copy.write(taken()))
+            group.create_task(value(copy.write(taken())))
             async for row in rows:
                 await queue.put(row)
             await queue.put(None)
