@@ -28,10 +28,10 @@ from ._sql.loading import Columns, described, load, shape, table_of
 from ._sql.marker import Marker, absent, have, made, published
 from ._sql.names import Name, address, checked_text, column_name, place, table_name
 from ._sql.reading import Reading
-from ._sql.rows import RowError, Rows
+from ._sql.rows import RowError, RowsIn
 from ._sql.stopping import stoppable
 
-__all__ = ["MarkerTarget", "RowError", "RowTarget", "Rows", "TableTarget", "Typed"]
+__all__ = ["MarkerTarget", "RowError", "RowTarget", "RowsIn", "TableTarget", "Typed"]
 
 URL: TypeAlias = "str | sqlalchemy.URL"
 Typed: TypeAlias = "str | tuple[str, TypeEngine[Any] | type[TypeEngine[Any]]]"
@@ -241,7 +241,7 @@ class TableTarget(MarkerTarget):
         if typed:
             self._types = tuple(_type(one) for one in typed)
 
-    def write(self, rows: Rows) -> Operation[int]:
+    def write(self, rows: RowsIn) -> Operation[int]:
         """Write ``rows`` and the marker in one transaction: ``await`` it; in a sync body, ``.result()``. It gives how
         many rows there were. A body may as well return the rows: the engine writes them.
 
@@ -255,11 +255,11 @@ class TableTarget(MarkerTarget):
         """
         return operation(self, "write(rows)", lambda: stoppable(self._write(rows)))
 
-    def put(self, rows: Rows) -> Operation[int]:
+    def put(self, rows: RowsIn) -> Operation[int]:
         """``write(rows)``, as the engine calls it with what a body returns."""
         return self.write(rows)
 
-    async def _write(self, rows: Rows) -> int:
+    async def _write(self, rows: RowsIn) -> int:
         attempt = current.get()
         async with database(self._url) as shared:
             name = self._name

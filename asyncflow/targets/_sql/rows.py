@@ -24,10 +24,10 @@ from typing import Any, TypeAlias
 from ...shield import finish
 from ...threads import lend
 
-__all__ = ["Row", "RowError", "Rows", "Shape", "bunches"]
+__all__ = ["Row", "RowError", "RowsIn", "Shape", "bunches"]
 
 Row: TypeAlias = "Sequence[Any] | Mapping[str, Any]"
-Rows: TypeAlias = "Iterable[Row] | AsyncIterable[Row]"
+RowsIn: TypeAlias = "Iterable[Row] | AsyncIterable[Row]"
 Process: TypeAlias = "Callable[[Any], Any] | None"
 Taken: TypeAlias = "tuple[list[tuple[Any, ...]], bool]"  # and whether that was all
 Request: TypeAlias = "tuple[int, int, asyncio.Future[Taken]]"
@@ -116,7 +116,7 @@ def _told(error: BaseException, value: object) -> str:
     return f"{_short(value)} ({type(value).__name__}) does not fit: {error}"
 
 
-async def bunches(rows: Rows, shape: Shape) -> AsyncIterator[tuple[int, list[tuple[Any, ...]]]]:
+async def bunches(rows: RowsIn, shape: Shape) -> AsyncIterator[tuple[int, list[tuple[Any, ...]]]]:
     """``rows`` as tuples, many at a time, each bunch with the number of its first row.
 
     An iterable is walked in one thread from its beginning to its end, an asynchronous one here. Between two bunches

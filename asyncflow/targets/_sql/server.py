@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .names import Name
-from .rows import RowError, Rows, Shape, bunches
+from .rows import RowError, RowsIn, Shape, bunches
 from .stopping import Ending
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ async def connect(*args: Any, **kwargs: Any) -> ServerConnection:
 class _Walk:
     """The rows one by one, as the driver wants them; and where it is."""
 
-    def __init__(self, rows: Rows, fits: Shape) -> None:
+    def __init__(self, rows: RowsIn, fits: Shape) -> None:
         self._rows = rows
         self._fits = fits
         self.count = 0  # in the bunches before this one
@@ -80,7 +80,7 @@ class _Walk:
         self.count += len(self.bunch)
 
 
-async def copy(database: Database, connection: AsyncConnection, name: Name, fits: Shape, rows: Rows) -> int:
+async def copy(database: Database, connection: AsyncConnection, name: Name, fits: Shape, rows: RowsIn) -> int:
     """Write ``rows`` in the transaction of ``connection``; how many there were. Raises as ``loading.load``.
 
     It is one COPY, so the server is at work all the time, and the loop comes round after each bunch.
