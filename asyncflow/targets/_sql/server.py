@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .names import Name
-from .rows import RowError, RowsIn, Shape, bunches
+from .rows import RowError, RowsIn, Shape, bunches, unfit
 from .stopping import Ending
 
 if TYPE_CHECKING:
@@ -112,13 +112,15 @@ async def _explained(database: Database, name: Name, fits: Shape, walk: _Walk, e
         said = re.search(r"line (\d+)(?:, column \"?(\w+))?", getattr(error, "context", None) or "")
         if said is None:
             return error  # type: ignore[no-any-return]
-        return RowError.at(fits.table, int(said[1]), getattr(error, "column_name", None) or said[2], error)
+        # Not its DETAIL, which shows the values of the row: they may be nobody's business who reads a log.
+        problem = str(error.args[0])
+        return RowError.at(fits.table, int(said[1]), getattr(error, "column_name", None) or said[2], problem)
     if not walk.bunch:
         return error
     row = walk.bunch[walk.at]
     column, problem = await _unfit(database, name, fits, row), str(error)
     if column is not None:
-        problem = f"a value of {type(row[fits.columns.index(column)]).__name__} does not fit: {error}"
+        problem = unfit(row[fits.columns.index(column)], error)
     return RowError.at(fits.table, walk.count + walk.at + 1, column, problem)
 
 

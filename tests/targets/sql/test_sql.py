@@ -127,7 +127,7 @@ async def test_a_table_that_is_there_needs_no_columns(url: str) -> None:
         ((1, "x", 2), r"people: row 501: it has 3 values for 2 columns", None),
         ({"n": 1}, r"people: row 501, column 'name': it has no 'name'", "name"),
         ({"n": 1, "name": "", "age": 3}, r"people: row 501, column 'age': it has 'age', which is no column", "age"),
-        ("ab", r"people: row 501: a row is a tuple, a list or a mapping, not 'ab'", None),
+        ("ab", r"people: row 501: a row is a tuple, a list or a mapping, not a str", None),
         (None, r"people: row 501: a row is a tuple, a list or a mapping, not None", None),
         ((2**70, "x"), r"people: row 501, column 'n': ", "n"),
         ((1, object()), r"people: row 501, column 'name': ", "name"),
@@ -160,6 +160,26 @@ async def test_a_row_that_the_database_refuses_is_named(url: str) -> None:
         await people(url, "u2").write([*[(n, "") for n in range(10, 309)], (1, "again"), (500, "")])
     assert failure.value.row == 300
     assert await read(target) == [(1, "one")]
+
+
+async def test_the_values_of_a_row_are_not_in_its_error(postgres_url: str) -> None:
+    """They may be personal data, and errors go into logs; they can be had from its cause."""
+    columns = [N, NAME, ("x", sa.JSON)]
+    target = TableTarget(postgres_url, "people", "u", columns)
+    async with MarkerTarget(postgres_url, "setup").transaction() as connection:
+        await connection.exec_driver_sql(
+            "CREATE TABLE people (n int CONSTRAINT small CHECK (n < 9), name text, x json)"
+        )
+    for row, message, cause in (
+        ((99, "Ann", None), 'people: row 1: new row for relation "people" violates check constraint "small"', "Ann"),
+        ((1, "Ann", {"Ann"}), "people: row 1, column 'x': a value of set does not fit: Object of type set is not", ""),
+        ("Ann", "people: row 1: a row is a tuple, a list or a mapping, not a str", ""),
+    ):
+        with pytest.raises(RowError) as failure:
+            await target.write([row])
+        assert str(failure.value).startswith(message)
+        assert "Ann" not in str(failure.value)
+        assert cause in str(failure.value.__cause__)
 
 
 async def test_what_the_rows_raise_comes_out_and_says_where(url: str) -> None:
