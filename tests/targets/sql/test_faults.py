@@ -263,6 +263,28 @@ async def test_a_load_cancelled_at_every_await(url: str, style: Style) -> None:
         assert points > 10
 
 
+@pytest.mark.parametrize("style", ["native", "late"])
+async def test_a_copy_from_table_to_table_cancelled_at_every_await(sqlite_url: str, style: Style) -> None:
+    number = 0
+
+    async def case() -> None:
+        nonlocal number
+        number += 1
+        async with people(sqlite_url).rows() as rows:
+            await people(sqlite_url, f"u{number}", "copies")._write(rows)
+
+    async def check(outcome: Outcome) -> None:
+        there = await people(sqlite_url, f"u{number}", "copies").exists()
+        assert there or outcome.cancelled
+        async with people(sqlite_url).rows() as rows:
+            assert len([row async for row in rows]) == 10
+
+    await people(sqlite_url).write([(n, "x") for n in range(10)])
+    await people(sqlite_url, "setup", "copies").write([])
+    async with no_leaks():
+        assert await sweep(case, check, style) > 10
+
+
 @pytest.mark.parametrize("style", STYLES)
 async def test_a_question_cancelled_at_every_await(url: str, style: Style) -> None:
     await MarkerTarget(url, "m").touch()
