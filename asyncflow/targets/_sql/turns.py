@@ -157,8 +157,9 @@ class Turns:
     def _deadlock(self, turn: Turn) -> OSError:
         return OSError(
             errno.EDEADLK,
-            f"{turn.key} would wait for ever for its turn to write into the file: {self._who(turn.purpose)}, and waits "
-            "for this to be done. SQLite takes one writer at a time: await what you need before the transaction begins",
+            f"{turn.key} would wait for ever for its turn to write into the file: {self._who(turn.purpose)}, which "
+            "waits for this to be done. SQLite takes one writer at a time: await what you need "
+            "before the transaction begins",
         )
 
     def _who(self, purpose: Purpose) -> str:

@@ -300,7 +300,7 @@ async def seen(target: TableTarget) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("how", ["rows outside", "rows inside", "half read", "to itself", "in other tasks"])
 async def test_from_table_to_table(url: str, how: str) -> None:
     """Of one database, and more than SQLite keeps in memory."""
-    count = 60_000
+    count = 40_000
     source, copy = kinds(url, "source"), kinds(url, "copy")
     await source.write(made_up(count))
 
