@@ -57,6 +57,10 @@ class Engine(Protocol):
         """Whether the body is run although its output may be there."""
         ...
 
+    def awaits(self, attempt: Attempt, other: Attempt) -> bool:
+        """Whether the body is suspended on what cannot end before the body of ``other``. On the loop."""
+        ...
+
 
 _fence = threading.Lock()  # held for a few instructions, by every attempt of the process
 

@@ -22,6 +22,7 @@ from .account import Account
 from .attempt import Attempt, current
 from .clock import clock, meter
 from .completion import confirm, confirmed
+from .cycles import above
 from .errors import TaskCancelled, TaskFailed
 from .graph import CANCELLING, FORCED, RESTING, RETRYING, RUNNING, SUSPENDED, Build, Demand, Node
 from .hub import Hub, hub
@@ -234,6 +235,10 @@ class Executor:
     def forced(self, attempt: Attempt) -> bool:
         """Whether the body is run although its output may be there. Any thread."""
         return bool(attempt.node.flags & FORCED)
+
+    def awaits(self, attempt: Attempt, other: Attempt) -> bool:
+        """Whether the body is suspended on what cannot end before the body of ``other``. On the loop."""
+        return attempt.node.state == SUSPENDED and attempt.node in above(other.node)
 
     def said(self, attempt: Attempt, source: str, level: int, message: str) -> None:
         """Pass on what a body in another process has printed or logged. Any thread."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from .._task import Task
-from ..targets.sql import RowError, Rows, TableTarget, Typed
+from ..targets.sql import RowError, RowsIn, TableTarget, Typed
 
 __all__ = ["CopyToTable", "RowError"]
 
@@ -52,7 +52,7 @@ class CopyToTable(Task):
                 raise NotImplementedError(f"{type(self).__name__} needs {name} = '...', where its rows are to go")
         return TableTarget(self.url, self.table, self.update_id, self.columns, marker_table=self.marker_table)
 
-    def rows(self) -> Rows:
+    def rows(self) -> RowsIn:
         """The rows, as tuples or mappings: a generator, an async generator, or what gives an iterable.
 
         A plain one is walked in a thread, so it may block.

@@ -316,6 +316,9 @@ class _Process:
     def forced(self, attempt: Attempt) -> bool:
         return self._forced
 
+    def awaits(self, attempt: Attempt, other: Attempt) -> bool:
+        return False  # there is one body at a time
+
     def require(self, attempt: Attempt, structure: Any) -> Any:
         """In the main thread: what the tasks in ``structure`` give."""
         if threading.current_thread() is not threading.main_thread():

@@ -21,14 +21,17 @@ except ModuleNotFoundError as error:
 from ..attempt import current
 from ..errors import TargetStateUnknown
 from ..target import Target
+from ._file import Operation
+from ._remote import operation
 from ._sql.engine import database, patiently, reason
 from ._sql.loading import Columns, described, load, shape, table_of
 from ._sql.marker import Marker, absent, have, made, published
 from ._sql.names import Name, address, checked_text, column_name, place, table_name
-from ._sql.rows import RowError, Rows
+from ._sql.reading import Reading
+from ._sql.rows import RowError, RowsIn
 from ._sql.stopping import stoppable
 
-__all__ = ["MarkerTarget", "RowError", "RowTarget", "Rows", "TableTarget", "Typed"]
+__all__ = ["MarkerTarget", "RowError", "RowTarget", "RowsIn", "TableTarget", "Typed"]
 
 URL: TypeAlias = "str | sqlalchemy.URL"
 Typed: TypeAlias = "str | tuple[str, TypeEngine[Any] | type[TypeEngine[Any]]]"
@@ -107,7 +110,7 @@ class RowTarget(_SQLTarget):
                 # PostgreSQL takes a parameter for what the column is; SQLite wants it in the words of its own types.
                 given = literal(value) if shared.is_file else literal(value, NullType())
                 query = query.where(wanted.is_(None) if value is None else wanted == given)
-            async with shared.lend("ask") as connection:
+            async with shared.lend("ask", self.key) as connection:
                 try:
                     rows = await patiently(lambda: connection.execute(query))
                 except SQLAlchemyError as error:
@@ -163,9 +166,12 @@ class MarkerTarget(_SQLTarget):
                 there.update((target, target._marker in found) for target in group)
         return [there[target] for target in targets]
 
-    async def touch(self) -> None:
-        """Write the marker; where it is there already, nothing happens. Raises what the database raises."""
-        await stoppable(self._touch())
+    def touch(self) -> Operation[None]:
+        """Write the marker: ``await`` it; in a sync body, ``.result()``. Where it is there already, nothing happens.
+
+        Raises what the database raises, and ``OSError`` (``EDEADLK``) where it would wait for its own block for ever.
+        """
+        return operation(self, "touch()", lambda: stoppable(self._touch()))
 
     async def _touch(self) -> None:
         async with (
@@ -183,7 +189,8 @@ class MarkerTarget(_SQLTarget):
         elsewhere it is a ``FileExistsError``.
 
         Raises what the database raises (nothing is visible then), ``TaskCancelled`` in a body that has been cancelled,
-        and ``TargetStateUnknown`` where the connection broke in the commit and nobody can be asked.
+        ``TargetStateUnknown`` where the connection broke in the commit and nobody can be asked, and ``OSError``
+        (``EDEADLK``) in another such block of the same file of SQLite, which takes one writer at a time.
         """
         async with (
             database(self._url) as shared,
@@ -234,8 +241,9 @@ class TableTarget(MarkerTarget):
         if typed:
             self._types = tuple(_type(one) for one in typed)
 
-    async def write(self, rows: Rows) -> int:
-        """Write ``rows`` and the marker in one transaction; how many rows there were.
+    def write(self, rows: RowsIn) -> Operation[int]:
+        """Write ``rows`` and the marker in one transaction: ``await`` it; in a sync body, ``.result()``. It gives how
+        many rows there were. A body may as well return the rows: the engine writes them.
 
         ``rows`` are tuples or mappings, in an iterable (walked in a thread, a generator too) or an asynchronous one;
         they are never all in memory. PostgreSQL gets them by COPY, SQLite in batches. Values are what the columns'
@@ -245,9 +253,13 @@ class TableTarget(MarkerTarget):
         a ``FileExistsError`` elsewhere. Raises ``RowError``, which names row and column, what the rows raise, and what
         ``transaction()`` does. Whatever it raises, nothing is visible.
         """
-        return await stoppable(self._write(rows))
+        return operation(self, "write(rows)", lambda: stoppable(self._write(rows)))
 
-    async def _write(self, rows: Rows) -> int:
+    def put(self, rows: RowsIn) -> Operation[int]:
+        """``write(rows)``, as the engine calls it with what a body returns."""
+        return self.write(rows)
+
+    async def _write(self, rows: RowsIn) -> int:
         attempt = current.get()
         async with database(self._url) as shared:
             name = self._name
@@ -266,10 +278,12 @@ class TableTarget(MarkerTarget):
 
         Raises what the database raises, ``ValueError`` if there is no such table.
         """
-        async with database(self._url) as shared, shared.lend("read") as connection:
-            table = table_of(self._name, await self._described(connection))
-            result = await connection.stream(select(table).execution_options(yield_per=1_000))
-            yield _one_by_one(result)
+        async with (
+            database(self._url) as shared,
+            shared.lend("read", self.key) as connection,
+            Reading(shared, connection, self._name, lambda: self._described(connection)) as rows,
+        ):
+            yield rows
 
     @property
     def _name(self) -> Name:
@@ -282,17 +296,11 @@ class TableTarget(MarkerTarget):
         return await described(connection, self._name, self.columns)
 
 
-async def _one_by_one(result: Any) -> AsyncIterator[tuple[Any, ...]]:
-    async for rows in result.partitions():
-        for row in rows:
-            yield tuple(row)
-
-
 async def _found(url: sqlalchemy.URL, table: Name, markers: Iterable[Marker]) -> set[Marker]:
     async with database(url) as shared:
         if await shared.missing():
             return set()
-        async with shared.lend("ask") as connection:
+        async with shared.lend("ask", f"markers in {table}") as connection:
             return await have(shared, connection, table, markers)
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, event
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -19,17 +19,14 @@ from ...shield import finish
 from .._hops import in_thread
 from .names import Name
 from .stopping import FileConnection
+from .turns import PLACES, Purpose, Turns
 
 __all__ = ["BUSY", "Database", "database", "patiently", "reason", "sqlstate"]
 
 log = logging.getLogger("asyncflow")
 
-Purpose = Literal["ask", "read", "write"]
-
-PLACES: dict[Purpose, int] = {"ask": 2, "read": 3, "write": 5}
-"""Connections to one database, 10 in all. Each purpose has its own, since a body that holds one for writing may ask
-and read: if those came out of one pot, as many bodies as there are places would wait for each other."""
-
+MORE = 40
+"""Connections beyond those, for blocks that would otherwise wait for each other for ever."""
 CONNECT = 10.0  # seconds to reach a server
 BUSY = 60.0
 """Seconds we wait for other programs that write into a file of SQLite."""
@@ -47,8 +44,7 @@ class Database:
         self.made: set[Name] = set()
         """Tables that have been seen here."""
         self._engine = _file_engine(url) if self.is_file else _server_engine(url)
-        self._places = {purpose: asyncio.Semaphore(places) for purpose, places in PLACES.items()}
-        self._writing = asyncio.Lock()  # of a file: it takes one writer at a time, and we wait better than it does
+        self._turns = Turns(one_writer=self.is_file)  # a file's writers wait here, better than SQLite does
         self._file: tuple[int, int] | None = None
 
     async def close(self) -> None:
@@ -75,18 +71,31 @@ class Database:
         return self.is_file and await in_thread(_identity, self.url.database) is None
 
     @asynccontextmanager
-    async def lend(self, purpose: Purpose) -> AsyncIterator[AsyncConnection]:
-        """A connection for the block; what has not been committed at its end is rolled back.
+    async def lend(self, purpose: Purpose, key: str) -> AsyncIterator[AsyncConnection]:
+        """A connection for the block, which ``key`` names; what has not been committed at its end is rolled back.
 
-        One whose block was cancelled, or that broke, is closed, and not used again.
+        One whose block was cancelled, or that broke, is closed, and not used again. Raises ``OSError`` (``EDEADLK``)
+        where it would wait for ever.
         """
-        async with self._places[purpose]:
-            if not (self.is_file and purpose == "write"):
-                async with self._connected() as connection:
-                    yield connection
-                return
-            async with self._writing, self._connected() as connection:
-                yield connection
+        async with self._turns.take(purpose, key), self._connected() as connection:
+            yield connection
+
+    def writer_around(self) -> str | None:
+        """Who writes the file in a block the caller is inside of."""
+        writer = self._turns.writer_around() if self.is_file else None
+        return None if writer is None else writer.key
+
+    async def let_step_aside(self, step: Callable[[], Awaitable[None]]) -> None:
+        """``step`` makes the caller's reading hold no lock any more. It is called where it would hold up a writer who
+        is waited for by its own block, or waits for that."""
+        if self.is_file:
+            self._turns.innermost().step_aside = step
+            await self._clear_the_way()
+
+    async def _clear_the_way(self) -> None:
+        for reader in self._turns.in_the_way():
+            if reader.step_aside is not None:
+                await reader.step_aside()
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
@@ -102,7 +111,7 @@ class Database:
             raise
         finally:
             # A statement that was cancelled may have been carried out, in part, or not yet: who knows.
-            await finish(_returned(connection, driver, sound=sound))
+            await finish(_returned(connection, driver, sound=sound and not driver.used_up))
 
     async def _connect(self) -> AsyncConnection:
         """A connection of the pool's; one that SQLAlchemy has made, and lost when it was cancelled, is closed."""
@@ -134,12 +143,15 @@ class Database:
             transaction = await connection.begin()
             await connection.exec_driver_sql("SELECT 1")  # it begins with the first statement, and a COPY is none
             return transaction
+        await self._clear_the_way()
         await connection.execution_options(asyncflow_begin="BEGIN IMMEDIATE")
         return await patiently(connection.begin)
 
     async def commit(self, connection: AsyncConnection, transaction: Any, patience: float | None = None) -> None:
         """Commit; readers of a file, who hold that up, are waited for."""
-        if self.is_file:  # SQLAlchemy's own commit can be tried once only; after this one it has nothing to do
+        if self.is_file:
+            await self._clear_the_way()
+            # SQLAlchemy's own commit can be tried once only; after this one it has nothing to do
             await patiently(lambda: connection.exec_driver_sql("COMMIT"), patience)
         await transaction.commit()
 
@@ -209,7 +221,7 @@ def _server_engine(url: URL) -> AsyncEngine:
     return create_async_engine(
         url,
         pool_size=sum(PLACES.values()),
-        max_overflow=0,
+        max_overflow=MORE,
         pool_pre_ping=True,
         hide_parameters=True,
         connect_args={
@@ -235,7 +247,7 @@ def _file_engine(url: URL) -> AsyncEngine:
     engine = create_async_engine(
         url,
         pool_size=sum(PLACES.values()),
-        max_overflow=0,
+        max_overflow=MORE,
         hide_parameters=True,
         # No isolation level: transactions begin where we say so, and DDL is part of them.
         connect_args={"async_creator_fn": connect, "isolation_level": None, **options},

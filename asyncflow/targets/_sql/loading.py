@@ -13,7 +13,7 @@ from sqlalchemy.types import NullType, TypeEngine
 
 from .engine import Database, reason
 from .names import Name
-from .rows import RowError, Rows, Shape, bunches
+from .rows import RowError, RowsIn, Shape, bunches
 
 __all__ = ["Columns", "described", "load", "shape", "table_of"]
 
@@ -68,7 +68,7 @@ def shape(database: Database, name: Name, columns: Columns) -> Shape:
     return Shape(str(name), columns.names, processes)
 
 
-async def load(database: Database, connection: AsyncConnection, name: Name, fits: Shape, rows: Rows) -> int:
+async def load(database: Database, connection: AsyncConnection, name: Name, fits: Shape, rows: RowsIn) -> int:
     """Write ``rows`` in the transaction of ``connection``; how many there were.
 
     Raises ``RowError`` for one that cannot be written, what the rows raise, and what the database raises.
@@ -83,7 +83,7 @@ async def load(database: Database, connection: AsyncConnection, name: Name, fits
 # SQLite --------------------------------------------------------------------------------------------------
 
 
-async def _into_file(database: Database, connection: AsyncConnection, name: Name, fits: Shape, rows: Rows) -> int:
+async def _into_file(database: Database, connection: AsyncConnection, name: Name, fits: Shape, rows: RowsIn) -> int:
     columns = ", ".join(map(database.quoted_column, fits.columns))
     marks = ", ".join("?" * len(fits.columns))
     insert = f"INSERT INTO {database.quoted(name)} ({columns}) VALUES ({marks})"

@@ -139,7 +139,7 @@ async def made(database: Database, name: Name, table: Table | None = None) -> No
         return
     if database.is_file:
         await in_thread(_make_folder, os.path.dirname(database.url.database or ""))
-    async with database.lend("write") as connection:
+    async with database.lend("write", f"the table {name}") as connection:
         transaction = await database.begin(connection)
         if await _complete(connection, name, table):
             await transaction.rollback()
@@ -197,7 +197,7 @@ async def published(
     ``TargetStateUnknown`` where a connection broke in the commit and nobody can be asked.
     """
     await made(database, marker.marker_table)
-    async with database.lend("write") as connection:
+    async with database.lend("write", key) as connection:
         transaction = await database.begin(connection)
         yield connection
         if not transaction.is_active:
@@ -285,7 +285,7 @@ async def _have_been_published(database: Database, marker: Marker, publish_id: s
 
 async def _verdict(database: Database, marker: Marker, publish_id: str) -> bool:
     """Whether our marker is there, once the transaction that was to write it has ended."""
-    async with database.lend("ask") as connection:
+    async with database.lend("ask", f"the marker {marker.update_id!r}") as connection:
         async with connection.begin() as transaction:
             # To write it again waits for one that is still at it: only then there is an answer.
             with suppress(ValueError):

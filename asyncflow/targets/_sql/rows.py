@@ -24,10 +24,10 @@ from typing import Any, TypeAlias
 from ...shield import finish
 from ...threads import lend
 
-__all__ = ["Row", "RowError", "Rows", "Shape", "bunches"]
+__all__ = ["Row", "RowError", "RowsIn", "Shape", "bunches", "unfit"]
 
 Row: TypeAlias = "Sequence[Any] | Mapping[str, Any]"
-Rows: TypeAlias = "Iterable[Row] | AsyncIterable[Row]"
+RowsIn: TypeAlias = "Iterable[Row] | AsyncIterable[Row]"
 Process: TypeAlias = "Callable[[Any], Any] | None"
 Taken: TypeAlias = "tuple[list[tuple[Any, ...]], bool]"  # and whether that was all
 Request: TypeAlias = "tuple[int, int, asyncio.Future[Taken]]"
@@ -39,7 +39,10 @@ PATIENCE = 0.5  # seconds a row that is being made is waited for when the load i
 
 
 class RowError(ValueError):
-    """A row that cannot be written. ``row`` is its number, counted from 1; ``column`` its column, if it is one."""
+    """A row that cannot be written. ``row`` is its number, counted from 1; ``column`` its column, if it is one.
+
+    Its text shows no value of the row. What the database or the driver said is its ``__cause__``, and may show them.
+    """
 
     def __init__(self, message: str, row: int = 0, column: str | None = None) -> None:
         super().__init__(message)
@@ -85,7 +88,7 @@ class Shape:
             try:
                 done.append(value if process is None or value is None else process(value))
             except Exception as error:
-                raise RowError.at(self.table, number, column, _told(error, value)) from error
+                raise RowError.at(self.table, number, column, unfit(value, error)) from error
         return tuple(done)
 
     def _values(self, row: Any, number: int) -> tuple[Any, ...]:
@@ -96,7 +99,7 @@ class Shape:
                 raise RowError.at(self.table, number, (missing or other)[0], f"{problem} of ({self._listed()})")
             return tuple([row[column] for column in self.columns])
         if isinstance(row, (str, bytes)) or not isinstance(row, Sequence):
-            raise RowError.at(self.table, number, None, f"a row is a tuple, a list or a mapping, not {_short(row)}")
+            raise RowError.at(self.table, number, None, f"a row is a tuple, a list or a mapping, not {_kind(row)}")
         if len(row) != len(self.columns):
             raise RowError.at(
                 self.table, number, None, f"it has {len(row)} values for {len(self.columns)} columns ({self._listed()})"
@@ -107,16 +110,16 @@ class Shape:
         return ", ".join(self.columns)
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:70]} [...]"
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _told(error: BaseException, value: object) -> str:
-    return f"{_short(value)} ({type(value).__name__}) does not fit: {error}"
+def unfit(value: object, error: BaseException) -> str:
+    """Why ``value`` cannot be written, without showing it."""
+    return f"a value of {type(value).__name__} does not fit: {error}"
 
 
-async def bunches(rows: Rows, shape: Shape) -> AsyncIterator[tuple[int, list[tuple[Any, ...]]]]:
+async def bunches(rows: RowsIn, shape: Shape) -> AsyncIterator[tuple[int, list[tuple[Any, ...]]]]:
     """``rows`` as tuples, many at a time, each bunch with the number of its first row.
 
     An iterable is walked in one thread from its beginning to its end, an asynchronous one here. Between two bunches

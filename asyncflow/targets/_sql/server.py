@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .names import Name
-from .rows import RowError, Rows, Shape, bunches
+from .rows import RowError, RowsIn, Shape, bunches, unfit
 from .stopping import Ending
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ PATIENCE = 2.0  # seconds a server has to answer that it lets go of a connection
 
 class ServerConnection(asyncpg.Connection):  # type: ignore[misc]  # it comes without types
     """A connection that is closed once, in an orderly way."""
+
+    used_up = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -51,7 +53,7 @@ async def connect(*args: Any, **kwargs: Any) -> ServerConnection:
 class _Walk:
     """The rows one by one, as the driver wants them; and where it is."""
 
-    def __init__(self, rows: Rows, fits: Shape) -> None:
+    def __init__(self, rows: RowsIn, fits: Shape) -> None:
         self._rows = rows
         self._fits = fits
         self.count = 0  # in the bunches before this one
@@ -78,7 +80,7 @@ class _Walk:
         self.count += len(self.bunch)
 
 
-async def copy(database: Database, connection: AsyncConnection, name: Name, fits: Shape, rows: Rows) -> int:
+async def copy(database: Database, connection: AsyncConnection, name: Name, fits: Shape, rows: RowsIn) -> int:
     """Write ``rows`` in the transaction of ``connection``; how many there were. Raises as ``loading.load``.
 
     It is one COPY, so the server is at work all the time, and the loop comes round after each bunch.
@@ -110,13 +112,15 @@ async def _explained(database: Database, name: Name, fits: Shape, walk: _Walk, e
         said = re.search(r"line (\d+)(?:, column \"?(\w+))?", getattr(error, "context", None) or "")
         if said is None:
             return error  # type: ignore[no-any-return]
-        return RowError.at(fits.table, int(said[1]), getattr(error, "column_name", None) or said[2], error)
+        # Not its DETAIL, which shows the values of the row: they may be nobody's business who reads a log.
+        problem = str(error.args[0])
+        return RowError.at(fits.table, int(said[1]), getattr(error, "column_name", None) or said[2], problem)
     if not walk.bunch:
         return error
     row = walk.bunch[walk.at]
     column, problem = await _unfit(database, name, fits, row), str(error)
     if column is not None:
-        problem = f"a value of {type(row[fits.columns.index(column)]).__name__} does not fit: {error}"
+        problem = unfit(row[fits.columns.index(column)], error)
     return RowError.at(fits.table, walk.count + walk.at + 1, column, problem)
 
 
@@ -124,7 +128,7 @@ async def _unfit(database: Database, name: Name, fits: Shape, row: tuple[Any, ..
     """The column whose value cannot be encoded: the driver names parameters of statements, if not those of a COPY."""
     settings = ", ".join(f"{database.quoted_column(column)} = ${n}" for n, column in enumerate(fits.columns, 1))
     try:
-        async with database.lend("ask") as connection:
+        async with database.lend("ask", str(name)) as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
             await (await driver.prepare(f"UPDATE {database.quoted(name)} SET {settings} WHERE false")).fetch(*row)
     except asyncpg.DataError as error:

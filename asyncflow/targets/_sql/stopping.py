@@ -94,6 +94,7 @@ class FileConnection(aiosqlite.Connection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.ending = Ending()
+        self.used_up = False  # it has something in it that the next one must not meet
         self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
 
     async def _execute(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context
 from typing import Any
 
 import asyncpg
@@ -19,17 +20,17 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from asyncflow import Task, build
+from asyncflow import Task, build, value
 from asyncflow.clients import close_idle
 from asyncflow.errors import TargetStateUnknown
 from asyncflow.target import Target
-from asyncflow.targets._sql import engine, marker
+from asyncflow.targets._sql import engine, marker, turns
 from asyncflow.targets.sql import MarkerTarget, TableTarget
 from asyncflow.testing import STYLES, Outcome, Style, no_leaks, sweep
 from examples.servers.postgres import Postgres
 
 N, NAME = ("n", sa.Integer), ("name", sa.Text)
-POOL = sum(engine.PLACES.values())
+POOL = sum(turns.PLACES.values())
 SEED = int(os.environ.get("ASYNCFLOW_SEED", "0")) or random.randrange(1, 2**32)
 
 FOREVER = {
@@ -93,7 +94,7 @@ async def _terminated(url: str, dsn: str, points: int) -> None:
         for point in range(points):
             target = people(url, f"u{point}")
             rows = ((n, f"u{point}") for n in range(count))
-            load = asyncio.create_task(target.write(rows))
+            load = asyncio.create_task(value(target.write(rows)))
             await asyncio.sleep(dice.uniform(0, 0.04))
             await watch.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OURS}")
             try:
@@ -262,6 +263,28 @@ async def test_a_load_cancelled_at_every_await(url: str, style: Style) -> None:
         assert points > 10
 
 
+@pytest.mark.parametrize("style", ["native", "late"])
+async def test_a_copy_from_table_to_table_cancelled_at_every_await(sqlite_url: str, style: Style) -> None:
+    number = 0
+
+    async def case() -> None:
+        nonlocal number
+        number += 1
+        async with people(sqlite_url).rows() as rows:
+            await people(sqlite_url, f"u{number}", "copies")._write(rows)
+
+    async def check(outcome: Outcome) -> None:
+        there = await people(sqlite_url, f"u{number}", "copies").exists()
+        assert there or outcome.cancelled
+        async with people(sqlite_url).rows() as rows:
+            assert len([row async for row in rows]) == 10
+
+    await people(sqlite_url).write([(n, "x") for n in range(10)])
+    await people(sqlite_url, "setup", "copies").write([])
+    async with no_leaks():
+        assert await sweep(case, check, style) > 10
+
+
 @pytest.mark.parametrize("style", STYLES)
 async def test_a_question_cancelled_at_every_await(url: str, style: Style) -> None:
     await MarkerTarget(url, "m").touch()
@@ -375,7 +398,7 @@ async def test_a_load_that_waits_for_a_lock_is_cancelled(postgres_url: str, dsn:
         transaction = watch.transaction()
         await transaction.start()
         await watch.execute("LOCK TABLE people IN ACCESS EXCLUSIVE MODE")
-        loads = [asyncio.create_task(people(postgres_url, f"u{n}").write([(n, "x")])) for n in range(20)]
+        loads = [asyncio.create_task(value(people(postgres_url, f"u{n}").write([(n, "x")]))) for n in range(20)]
         async with watching(dsn) as other:
             await until(lambda: _waiting(other))
             for load in loads:
@@ -420,7 +443,7 @@ async def test_a_build_that_is_cancelled_stops_its_load_in_time(url: str) -> Non
 LOADS = """
 import asyncio, os, signal, sys, time
 import sqlalchemy as sa
-from asyncflow import Task, build
+from asyncflow import Task, build, value
 from asyncflow.targets.sql import TableTarget
 
 where, url = sys.argv[1:]
@@ -467,7 +490,7 @@ def test_who_slept_through_it_is_refused(url: str, stopped: subprocess.Popen[byt
 
     A file has one writer: while that is stopped nobody else publishes.
     """
-    assert asyncio.run(people(url).write([(1, "quick")])) == 1
+    assert people(url).write([(1, "quick")]).result() == 1
     stopped.send_signal(signal.SIGCONT)
     assert stopped.wait(20) == 0, "that is no error: its task is done"
     assert asyncio.run(ids(people(url))) == {"quick": 1}
@@ -493,7 +516,7 @@ async def test_a_file_that_somebody_locks_for_long(sqlite_url: str, monkeypatch:
     await people(sqlite_url, "setup").write([])
     other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    asking, writing = asyncio.create_task(_asked(target)), asyncio.create_task(target.write([(1, "x")]))
+    asking, writing = asyncio.create_task(_asked(target)), asyncio.create_task(value(target.write([(1, "x")])))
     await asyncio.sleep(0.3)
     assert not asking.done()
     assert not writing.done()
@@ -507,7 +530,7 @@ async def test_a_file_that_somebody_locks_for_long(sqlite_url: str, monkeypatch:
         await target.exists()
     with pytest.raises(OperationalError, match="locked"):
         await people(sqlite_url, "u2").write([(1, "x")])
-    cancelled = asyncio.create_task(people(sqlite_url, "u2").write([(1, "x")]))
+    cancelled = asyncio.create_task(value(people(sqlite_url, "u2").write([(1, "x")])))
     await asyncio.sleep(0.05)
     cancelled.cancel()
     await asyncio.wait([cancelled], timeout=1)
@@ -525,7 +548,9 @@ async def test_readers_of_a_file_are_waited_for_in_the_commit(sqlite_url: str, m
     await people(sqlite_url, "setup").write([(n, "x") for n in range(2_000)])
     async with people(sqlite_url).rows() as rows:
         await anext(rows)
-        writing = asyncio.create_task(people(sqlite_url).write([(1, "new")]))
+        writing = asyncio.create_task(
+            value(people(sqlite_url).write([(1, "new")])), context=Context()
+        )  # somebody else's
         await asyncio.sleep(0.3)
         assert not writing.done()
     assert await writing == 1
@@ -534,5 +559,5 @@ async def test_readers_of_a_file_are_waited_for_in_the_commit(sqlite_url: str, m
     async with people(sqlite_url).rows() as rows:
         await anext(rows)
         with pytest.raises(OperationalError, match="locked"):
-            await people(sqlite_url, "u2").write([(1, "newer")])
+            await asyncio.create_task(value(people(sqlite_url, "u2").write([(1, "newer")])), context=Context())
     assert await ids(people(sqlite_url)) == {"x": 2_000, "new": 1}

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from asyncflow import Task, build
+from asyncflow import Task, build, value
 from asyncflow.clients import close_idle
 from asyncflow.contrib.sql import CopyToTable
 from asyncflow.errors import PlanError, TargetStateUnknown
@@ -127,7 +127,7 @@ async def test_a_table_that_is_there_needs_no_columns(url: str) -> None:
         ((1, "x", 2), r"people: row 501: it has 3 values for 2 columns", None),
         ({"n": 1}, r"people: row 501, column 'name': it has no 'name'", "name"),
         ({"n": 1, "name": "", "age": 3}, r"people: row 501, column 'age': it has 'age', which is no column", "age"),
-        ("ab", r"people: row 501: a row is a tuple, a list or a mapping, not 'ab'", None),
+        ("ab", r"people: row 501: a row is a tuple, a list or a mapping, not a str", None),
         (None, r"people: row 501: a row is a tuple, a list or a mapping, not None", None),
         ((2**70, "x"), r"people: row 501, column 'n': ", "n"),
         ((1, object()), r"people: row 501, column 'name': ", "name"),
@@ -160,6 +160,26 @@ async def test_a_row_that_the_database_refuses_is_named(url: str) -> None:
         await people(url, "u2").write([*[(n, "") for n in range(10, 309)], (1, "again"), (500, "")])
     assert failure.value.row == 300
     assert await read(target) == [(1, "one")]
+
+
+async def test_the_values_of_a_row_are_not_in_its_error(postgres_url: str) -> None:
+    """They may be personal data, and errors go into logs; they can be had from its cause."""
+    columns = [N, NAME, ("x", sa.JSON)]
+    target = TableTarget(postgres_url, "people", "u", columns)
+    async with MarkerTarget(postgres_url, "setup").transaction() as connection:
+        await connection.exec_driver_sql(
+            "CREATE TABLE people (n int CONSTRAINT small CHECK (n < 9), name text, x json)"
+        )
+    for row, message, cause in (
+        ((99, "Ann", None), 'people: row 1: new row for relation "people" violates check constraint "small"', "Ann"),
+        ((1, "Ann", {"Ann"}), "people: row 1, column 'x': a value of set does not fit: Object of type set is not", ""),
+        ("Ann", "people: row 1: a row is a tuple, a list or a mapping, not a str", ""),
+    ):
+        with pytest.raises(RowError) as failure:
+            await target.write([row])
+        assert str(failure.value).startswith(message)
+        assert "Ann" not in str(failure.value)
+        assert cause in str(failure.value.__cause__)
 
 
 async def test_what_the_rows_raise_comes_out_and_says_where(url: str) -> None:
@@ -323,7 +343,7 @@ asyncio.run(main())
 async def test_fifty_loads_into_one_database_at_once(url: str) -> None:
     async with no_leaks(), asyncio.TaskGroup() as group:
         for n in range(50):
-            group.create_task(people(url, f"u{n}").write([(n * 100 + row, "") for row in range(100)]))
+            group.create_task(value(people(url, f"u{n}").write([(n * 100 + row, "") for row in range(100)])))
     assert [n for n, _ in await read(people(url))] == list(range(5000))
 
 
@@ -367,7 +387,7 @@ async def test_losing_to_another_is_adopted_by_a_task(url: str) -> None:
             async def rows() -> AsyncIterator[Any]:
                 yield self.n, "mine"
                 # In another process, as far as this one knows.
-                await asyncio.create_task(people(url, "shared").write([(99, "else")]), context=_nobody())
+                await asyncio.create_task(value(people(url, "shared").write([(99, "else")])), context=_nobody())
 
             if url.startswith("postgres"):
                 await people(url, "shared").write(rows())
@@ -455,6 +475,76 @@ async def test_copy_to_table(url: str, kind: str) -> None:
     (await build(task)).raise_for_failure()
     assert task.output().update_id == task.task_id
     assert await read(task.output()) == sorted((7, name) for _, name in PEOPLE)
+
+
+@pytest.mark.parametrize("how", ["async", "sync", "returned", "returned by async", "an iterator", "by hand"])
+async def test_a_body_writes_or_returns_its_rows(url: str, how: str) -> None:
+    class Load(Task):
+        def output(self) -> TableTarget:
+            return people(url, self.task_id)
+
+    class Async(Load):
+        async def run(self) -> None:
+            assert await self.output().write(PEOPLE) == 1000
+
+    class Sync(Load):
+        def run(self) -> None:
+            assert self.output().write(iter(PEOPLE)).result() == 1000
+
+    class Returned(Load):
+        def run(self) -> list[tuple[int, str]]:
+            return PEOPLE
+
+    class ReturnedByAsync(Load):
+        async def run(self) -> AsyncIterator[tuple[int, str]]:  # type: ignore[override, misc]
+            async def rows() -> AsyncIterator[tuple[int, str]]:
+                for row in PEOPLE:
+                    yield row
+
+            return rows()
+
+    class ReturnedByAnIterator(Load):
+        def run(self) -> Iterator[dict[str, Any]]:
+            return ({"n": n, "name": name} for n, name in PEOPLE)
+
+    class ByHand(Load):
+        def run(self) -> None:
+            marks = MarkerTarget(url, "mark")
+            marks.touch().result()
+            assert marks.exists()
+            with pytest.raises(TypeError, match=r"rows are an iterable"):
+                self.output().write("abc").result()
+            self.output().write(row for row in PEOPLE if row[0] > 0).result()
+
+    kinds: dict[str, type[Load]] = {
+        "async": Async,
+        "sync": Sync,
+        "returned": Returned,
+        "returned by async": ReturnedByAsync,
+        "an iterator": ReturnedByAnIterator,
+        "by hand": ByHand,
+    }
+    task = kinds[how]()
+    async with no_leaks():
+        result = await build(task)
+        result.raise_for_failure()
+        assert result.counts == {"succeeded": 1}
+        assert await read(task.output()) == PEOPLE
+    assert (await build(task)).counts == {"complete": 1}
+
+
+def test_a_script_writes_rows(url: str) -> None:
+    assert people(url).write(PEOPLE).result() == 1000
+    assert people(url).exists()
+    MarkerTarget(url, "mark").touch().result()
+    assert MarkerTarget(url, "mark").exists()
+
+
+async def test_what_is_not_awaited_says_so(sqlite_url: str) -> None:
+    with pytest.warns(RuntimeWarning, match=r"write\(rows\)> was never awaited: nothing has been done"):
+        people(sqlite_url).write(PEOPLE)
+    with pytest.raises(TypeError, match=r"on the event loop write `await target.touch\(\)`"):
+        MarkerTarget(sqlite_url, "mark").touch().result()
 
 
 async def test_where_the_rows_go_may_be_properties(url: str) -> None:
