@@ -70,13 +70,13 @@ MAKE_VENV = make_venv() { \
 
 # ------------------------------------------------------------------------------------------------ targets
 
-# Two at a time, since the tests wait more than they work; each tells all it has to at its end, if make can do that.
+# Three at a time, since the tests wait more than they work; each tells all it has to at its end, if make can do that.
 SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-# Targets that want an extra, and mostly a server: tested on the main interpreter.
-STORES = s3 ftp sql
+# What wants an extra, and mostly a server: tested on the main interpreter alone.
+APART = targets/s3 targets/ftp targets/sql examples
 
-.PHONY: help demo test test-all soak bench bench-stores bench-peers clean
+.PHONY: help demo test test-main test-stores soak bench bench-stores bench-peers clean
 .SECONDARY:
 
 help:  ## say what can be made
@@ -95,7 +95,7 @@ test: .venv/.test  ## set up, and run every check and every test, on each of Pyt
 	$(BIN)/lint-imports --cache-dir .cache/import-linter
 	@$(FIND_PYTHON); \
 	main=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-	all=test-all; \
+	all='test-main test-stores'; \
 	for version in $(TESTED); do \
 	  if [ "$$version" = "$$main" ]; then continue; fi; \
 	  if [ -z "$$(find_python "$$version")" ]; then \
@@ -103,16 +103,19 @@ test: .venv/.test  ## set up, and run every check and every test, on each of Pyt
 	  $(MAKE) --no-print-directory ".venv-$$version/.test" || exit 1; \
 	  all="$$all test-$$version"; \
 	done; \
-	$(MAKE) --no-print-directory -j 2 $(SYNC) $$all
+	$(MAKE) --no-print-directory -j 3 $(SYNC) $$all
 
-# Everything, on the main interpreter, with every server that can be had.
-test-all: .venv/.test
-	$(BIN)/python -m pytest --basetemp=.cache/tmp
+# The core on the main interpreter; beside it the stores, with every server that can be had, and the examples.
+test-main: .venv/.test
+	$(BIN)/python -m pytest --basetemp=.cache/tmp $(APART:%=--ignore=tests/%)
+
+test-stores: .venv/.test
+	$(BIN)/python -m pytest --basetemp=.cache/tmp-stores -o cache_dir=.cache/pytest-stores $(APART:%=tests/%)
 
 # The core on another interpreter: no type checkers, no matplotlib, no servers.
 test-3.%: .venv-3.%/.test
 	.venv-3.$*/bin/python -m pytest --basetemp=.cache/tmp-3.$* -o cache_dir=.cache/pytest-3.$* \
-	  --ignore=tests/examples --ignore=tests/test_typing.py $(STORES:%=--ignore=tests/targets/%) \
+	  --ignore=tests/test_typing.py $(APART:%=--ignore=tests/%) \
 	  -m 'not soak and not examples'
 
 soak: .venv/.test  ## the long seeded runs; SEEDS=1000
