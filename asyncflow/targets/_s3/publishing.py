@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -24,6 +25,10 @@ CONFLICTS = 8
 """Times that a conflict with another write of the same object (409) is tried again."""
 
 MARK = "asyncflow-publish-id"
+
+_in_doubt: deque[str] = deque(maxlen=10_000)
+"""The marks of writes of this process of which nobody could be asked what became of them: the next attempt may find
+one, and it is no one else's."""
 
 
 async def etag_of(store: S3Store, where: Mapping[str, str]) -> str | None:
@@ -49,18 +54,19 @@ class Publishing:
         self.mark = uuid4().hex
         self.metadata = {MARK: self.mark}
 
-    async def make_visible(self, request: Callable[..., Awaitable[object]]) -> None:
-        """``request(**condition)`` makes the object visible. Raises ``OSError`` if it is not, by whatever it was.
+    async def make_visible(self, request: Callable[..., Awaitable[object]]) -> bool:
+        """``request(**condition)`` makes the object visible. Raises ``OSError`` if none is, by whatever it was.
 
-        Where it was to be created and somebody else has been quicker, theirs stands and nothing is raised.
+        False: it was to be created, and another one stands. That is somebody else's, who has been quicker, or that of
+        an attempt here of which nobody knew whether it had been published.
         """
         create = self._attempt is not None and self._attempt.creates(self._lock)
         condition: dict[str, Any] = {}
         if create:
             if await self._keeps_conditions():
                 condition = {"IfNoneMatch": "*"}
-            elif await self._mark_there() is not None:
-                return self._lost()
+            elif (mark := await self._mark_there()) is not None:
+                return self._lost(mark)
         for n in range(CONFLICTS + 1):
             try:
                 await request(**condition)
@@ -69,24 +75,27 @@ class Publishing:
                     await asyncio.sleep(random.uniform(0, 0.05 * 2**n))
                     continue
                 return await self._settle(error, create=bool(condition))
-            return None
+            return True
         raise AssertionError
 
-    async def _settle(self, error: Exception, *, create: bool) -> None:
+    async def _settle(self, error: Exception, *, create: bool) -> bool:
         """The request has failed, or its answer was lost: what is there decides."""
         try:
             mark = await self._mark_there()
         except FAILURES as unseen:
+            _in_doubt.append(self.mark)
             raise translate(error, f"{self._name}: nobody knows whether it was published ({unseen})") from error
         if mark == self.mark:
-            return None
+            return True
         if create and mark is not None:
-            return self._lost()
+            return self._lost(mark)
         raise translate(error, f"{self._name} could not be published") from error
 
-    def _lost(self) -> None:
+    def _lost(self, mark: str) -> bool:
         assert self._attempt is not None
-        self._attempt.lose(self._lock)
+        if mark not in _in_doubt:
+            self._attempt.lose(self._lock)
+        return False
 
     async def _mark_there(self) -> str | None:
         """Whose object is there: its mark, empty if it has none, None if there is no object."""

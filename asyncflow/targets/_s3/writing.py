@@ -154,10 +154,9 @@ class S3Sink:
 
     async def _complete(self) -> None:
         finished = self._finished()
-        await self._publishing.make_visible(
+        if not await self._publishing.make_visible(
             lambda **condition: self._store.call("complete_multipart_upload", **finished, **condition)
-        )
-        if self.lost:
+        ):
             await self.discard()
         self._upload = ""
         await self._over()

@@ -121,6 +121,34 @@ async def test_an_answer_that_is_lost_is_known_as_our_own(
     assert sum(request.fault == "reset_after" for request in proxy.requests) >= 1
 
 
+@pytest.mark.parametrize("kind", WRITES)
+async def test_what_an_attempt_before_has_published_is_no_one_elses(
+    kind: str, s3: S3Server, place: str, proxy: FaultS3, client: Any
+) -> None:
+    """Nobody could be asked what became of it; the next attempt finds it."""
+    target = S3Target(f"{place}/x", store=store_of(s3, proxy.endpoint, attempts=1))
+
+    class Again(Writes):
+        url, store = target.url, target.store
+        retries, retry_delay = 1, 0.01
+
+    async def fail_the_question() -> None:
+        while not any(request.fault == "reset_after" for request in proxy.requests):
+            await asyncio.sleep(0)
+        proxy.fail("503", method="HEAD", path="/x")
+
+    assert not await target.exists()
+    method, query = ("PUT", "") if kind == "small" else ("POST", "uploadId")
+    proxy.fail("reset_after", times=2, method=method, path="/x", query=query)
+    failing = asyncio.ensure_future(fail_the_question())
+    result = await build([Again(kind=kind)])
+    await failing
+    assert [one.status for one in result.tasks.values()] == ["succeeded"], list(result.errors())
+    assert len(next(iter(result.tasks.values())).attempts) == 2, "the first was not in doubt"
+    assert await content_of(client, target) == WRITES[kind]
+    assert not await open_uploads(client, target)
+
+
 async def test_a_conflict_is_tried_again(s3: S3Server, place: str, proxy: FaultS3) -> None:
     target = S3Target(f"{place}/x", store=store_of(s3, proxy.endpoint))
     proxy.fail("409", times=5, method="PUT", path="/x")
