@@ -16,10 +16,11 @@ import csv
 import io
 import json
 import pickle
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
+
+from .gzipped import Compressor, Decompressor
 
 __all__ = ["Bytes", "Codec", "Csv", "Decoder", "Encoder", "Json", "JsonLines", "Pickle", "RowCodec", "Text"]
 
@@ -45,11 +46,11 @@ class Codec(Generic[T]):
     def encode(self, value: T) -> bytes:
         """``dumps``, and compressed where that is wanted. Raises what ``dumps`` does."""
         data = self.dumps(value)
-        return _Compressor().encode(data, final=True) if self.gzip else data
+        return Compressor().encode(data, final=True) if self.gzip else data
 
     def decode(self, data: bytes) -> T:
         """``loads``, of what was compressed where it was. Raises what ``loads`` does."""
-        return self.loads(_Decompressor().decode(data, final=True) if self.gzip else data)
+        return self.loads(Decompressor().decode(data, final=True) if self.gzip else data)
 
 
 @dataclass(frozen=True)
@@ -391,53 +392,13 @@ def _lines(text: str, taken: list[str], final: bool) -> Iterator[str]:
         raise _More
 
 
-# Compression -------------------------------------------------------------------------------------------------
-
-_GZIP = 31  # for zlib: the gzip format, its largest window
-
-
-class _Compressor:
-    def __init__(self) -> None:
-        self._zlib = zlib.compressobj(wbits=_GZIP)  # its header says no time: the same rows are the same bytes
-
-    def encode(self, data: bytes, final: bool = False) -> bytes:
-        compressed = self._zlib.compress(data)
-        return compressed + self._zlib.flush() if final else compressed
-
-
-class _Decompressor:
-    """Of one gzip member after another, as ``cat`` makes them."""
-
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(_GZIP)
-        self._members = 0  # that have been begun
-        self._between = True  # of this one nothing has been read
-
-    def decode(self, data: bytes, final: bool = False) -> bytes:
-        parts = []
-        try:
-            while data:
-                if self._between and self._members:
-                    data = data.lstrip(b"\0")  # what pads some files at their end
-                    if not data:
-                        break
-                self._members += self._between
-                parts.append(self._zlib.decompress(data))
-                data = self._zlib.unused_data
-                self._between = self._zlib.eof
-                if self._between:
-                    self._zlib = zlib.decompressobj(_GZIP)
-        except zlib.error as error:
-            raise ValueError(f"it is not gzip, or damaged: {error}") from error
-        if final and not self._between:
-            raise ValueError("it ends in the middle of what is compressed")
-        return b"".join(parts)
+# Compressed rows ------------------------------------------------------------------------------------------
 
 
 class _Compressed(Generic[R]):
     def __init__(self, encoder: Encoder[R]) -> None:
         self._encoder = encoder
-        self._zlib = _Compressor()
+        self._zlib = Compressor()
 
     def encode(self, rows: Iterable[R], final: bool = False) -> bytes:
         return self._zlib.encode(self._encoder.encode(rows, final), final)
@@ -446,7 +407,7 @@ class _Compressed(Generic[R]):
 class _Decompressed(Generic[R]):
     def __init__(self, decoder: Decoder[R]) -> None:
         self._decoder = decoder
-        self._zlib = _Decompressor()
+        self._zlib = Decompressor()
 
     def decode(self, data: bytes, final: bool = False) -> list[R]:
         return self._decoder.decode(self._zlib.decode(data, final), final)
