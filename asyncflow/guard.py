@@ -253,6 +253,7 @@ class _Guard:
                 "and nothing else can run there: %s",
                 *("code outside of any task" if self._task is None else self._task, now - self._since, where),
             )
+            _ran()  # a handler may have waited, for the very loop: that was no stop of the process
 
     def _frames(self) -> list[FrameType]:
         """Where the callback is that the loop runs now, innermost first; nowhere if the loop runs none."""
@@ -303,6 +304,7 @@ def _place(frames: list[FrameType], task: Task | None) -> str | None:
 _collected = 0.0  # seconds the garbage collector has had
 _collecting_since: float | None = None
 _stopped = 0.0  # seconds in which the process did not get to run
+_last_ran = 0.0, 0.0, 0.0  # the sampler: wall-clock, the process' CPU time, ``_collected``
 
 
 def _now() -> float:
@@ -327,6 +329,7 @@ def _start_sampler() -> None:
             return
         _sampling = True
     gc.callbacks.append(_collecting)  # here, since the thread may take its time to start
+    _ran()
     try:
         lend(_sample)
     except RuntimeError:  # no thread to be had: a build does without a guard
@@ -338,10 +341,14 @@ def _sample() -> object:
     global _collecting_since
     idle = 0
     try:
+        _runs_again(0.0)
         while (guards := _at_work(stay=idle < LINGER)) is not None:
             idle = 0 if guards else idle + 1
             late = [guard.look() for guard in guards]
-            _wait(_limit / (BEATS if any(late) else LOOKS))
+            tick = _limit / (BEATS if any(late) else LOOKS)
+            if _hurry.wait(tick):
+                _hurry.clear()
+            _runs_again(tick)
     except BaseException:
         log.exception("the guard of the event loops has failed")
     finally:
@@ -350,14 +357,23 @@ def _sample() -> object:
     return LEAVE
 
 
-def _wait(tick: float) -> None:
+def _ran() -> None:
+    global _last_ran
+    _last_ran = perf_counter(), process_time(), _collected
+
+
+def _runs_again(tick: float) -> None:
+    """The sampler runs, and wanted to ``tick`` seconds after ``_last_ran``: what came between is not the loop's.
+
+    Every moment lies between two calls: a stop may fall into a look, or before the thread has begun.
+    """
     global _stopped
-    start, cpu, collected = perf_counter(), process_time(), _collected
-    if _hurry.wait(tick):
-        _hurry.clear()
-    late = perf_counter() - start - tick
+    before = _last_ran
+    _ran()
+    wall, cpu, collected = (now - then for now, then in zip(_last_ran, before, strict=True))
+    late = wall - tick
     if late > _limit / 2:  # less is how a busy machine wakes a thread, and says nothing of the others
-        _stopped += max(0.0, late - max(process_time() - cpu, _collected - collected))
+        _stopped += max(0.0, late - max(cpu, collected))
 
 
 def _at_work(*, stay: bool) -> list[_Guard] | None:

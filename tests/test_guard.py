@@ -577,14 +577,18 @@ print("over", flush=True)
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 def test_nobody_is_named_when_the_process_was_stopped() -> None:
+    _stop_and_go(STOPPED, times=3)
+
+
+def _stop_and_go(code: str, times: int) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", STOPPED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
     )
     with child:
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-        for _ in range(3):
+        for _ in range(times):
             child.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, child.pid, os.WSTOPPED)
             time.sleep(0.5)  # the stop itself, as long as the machine sleeps
@@ -592,6 +596,29 @@ def test_nobody_is_named_when_the_process_was_stopped() -> None:
             time.sleep(0.1)  # for the guard to look
         rest, _ = child.communicate("\n", timeout=30)
     assert rest == "over\n"
+
+
+STOPPED_EARLY = (
+    """
+import signal, threading, time
+from asyncflow import guard
+
+begin, lend = threading.Event(), guard.lend
+guard.lend = lambda sample: lend(lambda: (begin.wait(), sample())[1])
+
+def look(*_):  # it begins in here, and looks: before the loop comes round
+    begin.set()
+    time.sleep(0.03)
+
+signal.signal(signal.SIGCONT, look)
+"""
+    + STOPPED
+)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
+def test_nobody_is_named_when_the_process_was_stopped_before_the_sampler_had_begun() -> None:
+    _stop_and_go(STOPPED_EARLY, times=1)
 
 
 FORKED = """
