@@ -90,16 +90,16 @@ async def _into_file(database: Database, connection: AsyncConnection, name: Name
     count = 0
     before = await _changes(connection)
     async with aclosing(bunches(rows, fits)) as source:  # type: ignore[type-var]
-        async for first, bunch in source:
+        async for bunch in source:
             try:
-                await connection.exec_driver_sql(insert, bunch)
+                await connection.exec_driver_sql(insert, bunch.rows)
             except (DBAPIError, OverflowError, UnicodeEncodeError) as error:
                 at = await _changes(connection) - before - count
-                if not 0 <= at < len(bunch):  # a trigger has written too
+                if not 0 <= at < len(bunch.rows):  # a trigger has written too
                     raise
-                column = _unbindable(fits.columns, bunch[at])
-                raise RowError.at(fits.table, first + at, column, reason(error)) from error
-            count = first + len(bunch) - 1
+                column = _unbindable(fits.columns, bunch.rows[at])
+                raise RowError.at(fits.table, bunch.first + at, column, reason(error)) from error
+            count = bunch.last
     return count
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import aclosing
+from itertools import islice
 from operator import length_hint
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -13,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .names import Name
-from .rows import RowError, RowsIn, Shape, bunches, unfit
+from .rows import Bunch, RowError, RowsIn, Shape, Walker, bunches, unfit
 from .stopping import Ending
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["ServerConnection", "connect", "copy"]
 
 PATIENCE = 2.0  # seconds a server has to answer that it lets go of a connection
+TURN = 0.01  # seconds of encoding, after which the loop is to come round
+STEP = 2048  # rows between two looks at the clock
 
 
 class ServerConnection(asyncpg.Connection):  # type: ignore[misc]  # it comes without types
@@ -43,6 +47,19 @@ class ServerConnection(asyncpg.Connection):  # type: ignore[misc]  # it comes wi
         if not self.ending.begun:
             super().terminate()
 
+    def breathe(self) -> None:
+        """Have the loop come round before the driver sends more of a COPY, as if the socket took no more for now."""
+        protocol: Any = self._protocol
+        protocol.pause_writing()
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        protocol: Any = self._protocol
+        transport: Any = self._transport
+        # Where the socket does take no more, the transport has said so, and will say when that is over.
+        if transport.get_write_buffer_size() <= transport.get_write_buffer_limits()[1]:
+            protocol.resume_writing()
+
 
 async def connect(*args: Any, **kwargs: Any) -> ServerConnection:
     """A connection to the server. Raises what asyncpg does."""
@@ -50,62 +67,95 @@ async def connect(*args: Any, **kwargs: Any) -> ServerConnection:
     return connection
 
 
-class _Walk:
-    """The rows one by one, as the driver wants them; and where it is."""
+class _Copied:
+    """Rows one by one, as the driver wants them; and where it is."""
 
-    def __init__(self, rows: RowsIn, fits: Shape) -> None:
-        self._rows = rows
-        self._fits = fits
-        self.count = 0  # in the bunches before this one
-        self.bunch: list[tuple[Any, ...]] = []
-        self.left: Iterator[tuple[Any, ...]] = iter(())
-        self.error: Exception | None = None
+    def __init__(self) -> None:
+        self.begun = 1  # the number of the first row of this COPY
+        self.bunch = Bunch(1, [])
+        self._left: Iterator[tuple[Any, ...]] = iter(())
+        self.error: Exception | None = None  # of the rows, not of the driver
 
     @property
     def at(self) -> int:
         """Which row of the bunch the driver was given last, counted from 0."""
-        return max(len(self.bunch) - length_hint(self.left) - 1, 0)
+        return max(len(self.bunch.rows) - length_hint(self._left) - 1, 0)
 
-    async def __aiter__(self) -> AsyncIterator[tuple[Any, ...]]:
+    async def all_of(self, source: AsyncIterator[Bunch]) -> AsyncIterator[tuple[Any, ...]]:
+        """All there are, waited for: which costs as much for each row as to encode it."""
         try:
-            async with aclosing(bunches(self._rows, self._fits)) as source:  # type: ignore[type-var]
-                async for first, self.bunch in source:
-                    self.count = first - 1
-                    self.left = iter(self.bunch)
-                    for row in self.left:
-                        yield row
+            async for self.bunch in source:
+                self._left = iter(self.bunch.rows)
+                for row in self._left:
+                    yield row
         except Exception as error:
             self.error = error
             raise
-        self.count += len(self.bunch)
+
+    async def begin(self, walker: Walker) -> bool:
+        """Have the first rows of a COPY, which are waited for; whether there are any."""
+        bunch = await walker.take()
+        if bunch is not None:
+            self.bunch, self.begun = bunch, bunch.first
+        return bunch is not None
+
+    def those_made(self, walker: Walker, connection: ServerConnection) -> Iterator[tuple[Any, ...]]:
+        """They, and what follows as long as it has been made already: nothing is waited for.
+
+        The driver goes through them without a pause, unless the server is slow: the loop comes round all the same.
+        """
+        deadline = perf_counter() + TURN
+        bunch: Bunch | None = self.bunch
+        while bunch is not None:
+            self.bunch = bunch
+            self._left = iter(bunch.rows)
+            while length_hint(self._left):
+                yield from islice(self._left, STEP)
+                if perf_counter() > deadline:
+                    connection.breathe()
+                    deadline = perf_counter() + TURN
+            bunch = walker.made()
 
 
 async def copy(database: Database, connection: AsyncConnection, name: Name, fits: Shape, rows: RowsIn) -> int:
     """Write ``rows`` in the transaction of ``connection``; how many there were. Raises as ``loading.load``.
 
-    It is one COPY, so the server is at work all the time, and the loop comes round after each bunch.
+    It is one COPY, so that the server is at work all the time; where plain Python makes rows more slowly than
+    they are written, there is one for those that have come meanwhile.
     """
     driver: Any = (await connection.get_raw_connection()).driver_connection
-    walk = _Walk(rows, fits)
-    try:
-        async with aclosing(aiter(walk)) as records:  # type: ignore[type-var]
+    copied = _Copied()
+
+    async def write(records: Any) -> None:
+        try:
             await driver.copy_records_to_table(
                 name.table, schema_name=name.schema, columns=list(fits.columns), records=records
             )
-    except Exception as error:
-        # It may not have noticed yet that it is broken, and only wonder at what comes from the server.
-        broken = driver.is_closed() or "another operation" in str(error)
-        # The driver has asked the server to stop, which may yet reach whatever comes next on this connection.
-        await connection.invalidate()
-        if error is walk.error:
-            raise
-        if broken:
-            raise ConnectionError(f"{name}: the connection broke in the middle of a COPY: {error}") from error
-        raise await _explained(database, name, fits, walk, error) from error
-    return walk.count
+        except Exception as error:
+            # It may not have noticed yet that it is broken, and only wonder at what comes from the server.
+            broken = driver.is_closed() or "another operation" in str(error)
+            # The driver has asked the server to stop, which may yet reach whatever comes next on this connection.
+            await connection.invalidate()
+            if error is copied.error:
+                raise
+            if broken:
+                raise ConnectionError(f"{name}: the connection broke in the middle of a COPY: {error}") from error
+            raise await _explained(database, name, fits, copied, error) from error
+
+    if isinstance(rows, AsyncIterable):
+        async with (
+            aclosing(bunches(rows, fits)) as source,  # type: ignore[type-var]
+            aclosing(copied.all_of(source)) as records,  # type: ignore[type-var]
+        ):
+            await write(records)
+    else:
+        async with aclosing(Walker(rows, fits)) as walker:
+            while await copied.begin(walker):
+                await write(copied.those_made(walker, driver))
+    return copied.bunch.last
 
 
-async def _explained(database: Database, name: Name, fits: Shape, walk: _Walk, error: Exception) -> Exception:
+async def _explained(database: Database, name: Name, fits: Shape, copied: _Copied, error: Exception) -> Exception:
     """Which row, and which column, ``error`` is about; itself where that is not known."""
     if isinstance(error, asyncpg.PostgresError):
         # The server has counted them, and says so in the context: COPY t, line 3, column "n"
@@ -114,14 +164,16 @@ async def _explained(database: Database, name: Name, fits: Shape, walk: _Walk, e
             return error  # type: ignore[no-any-return]
         # Not its DETAIL, which shows the values of the row: they may be nobody's business who reads a log.
         problem = str(error.args[0])
-        return RowError.at(fits.table, int(said[1]), getattr(error, "column_name", None) or said[2], problem)
-    if not walk.bunch:
+        return RowError.at(
+            fits.table, copied.begun + int(said[1]) - 1, getattr(error, "column_name", None) or said[2], problem
+        )
+    if not copied.bunch.rows:
         return error
-    row = walk.bunch[walk.at]
+    row = copied.bunch.rows[copied.at]
     column, problem = await _unfit(database, name, fits, row), str(error)
     if column is not None:
         problem = unfit(row[fits.columns.index(column)], error)
-    return RowError.at(fits.table, walk.count + walk.at + 1, column, problem)
+    return RowError.at(fits.table, copied.bunch.first + copied.at, column, problem)
 
 
 async def _unfit(database: Database, name: Name, fits: Shape, row: tuple[Any, ...]) -> str | None:

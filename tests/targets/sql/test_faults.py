@@ -24,7 +24,7 @@ from asyncflow import Task, build, value
 from asyncflow.clients import close_idle
 from asyncflow.errors import TargetStateUnknown
 from asyncflow.target import Target
-from asyncflow.targets._sql import engine, marker, turns
+from asyncflow.targets._sql import engine, marker, rows, server, turns
 from asyncflow.targets.sql import MarkerTarget, TableTarget
 from asyncflow.testing import STYLES, Outcome, Style, no_leaks, sweep
 from examples.servers.postgres import Postgres
@@ -148,6 +148,40 @@ async def test_data_if_and_only_if_marker_when_the_server_falls(postgres_url: st
             assert found.get(target.update_id, 0) == (2_000 if is_there else 0), (target, outcome)
             if outcome != "TargetStateUnknown":
                 assert is_there == (outcome == "written"), (target, outcome)
+
+
+async def test_a_server_that_takes_no_more_is_waited_for(
+    postgres_url: str, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the rows with it: they are not gathered on their way to it."""
+    monkeypatch.setattr(server, "TURN", 0)  # the loop comes round before each piece the driver sends
+    monkeypatch.setattr(rows, "AHEAD", 100)  # nothing is waited for but the server
+    transports: list[Any] = []
+    go_on = server.ServerConnection._go_on
+
+    def noted(connection: server.ServerConnection) -> None:
+        transports.append(connection._transport)
+        go_on(connection)
+
+    monkeypatch.setattr(server.ServerConnection, "_go_on", noted)
+    async with watching(dsn) as watch:
+        load = asyncio.create_task(value(people(postgres_url).write([(n, "x" * 200) for n in range(400_000)])))
+        while not transports:
+            await asyncio.sleep(0)
+        pids = await watch.fetch(f"SELECT pid FROM pg_stat_activity WHERE {OURS}")
+        for (pid,) in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            before = -1
+            while before != (before := transports[0].get_write_buffer_size()):
+                await asyncio.sleep(0.5)
+            assert 0 < before < 2**20
+        finally:
+            for (pid,) in pids:
+                os.kill(pid, signal.SIGCONT)
+        load.cancel()
+        await asyncio.wait([load])
+    assert await people(postgres_url).exists() is False
 
 
 async def test_connections_that_died_while_idle_are_not_noticed(postgres_url: str, dsn: str) -> None:

@@ -9,6 +9,7 @@ import pickle
 import sqlite3
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from asyncflow.contrib.sql import CopyToTable
 from asyncflow.errors import PlanError, TargetStateUnknown
 from asyncflow.target import Target
 from asyncflow.targets._sql import rows as walking
+from asyncflow.targets._sql import server
 from asyncflow.targets.sql import MarkerTarget, RowError, RowTarget, TableTarget
 from asyncflow.testing import no_blocking, no_leaks
 
@@ -162,6 +164,27 @@ async def test_a_row_that_the_database_refuses_is_named(url: str) -> None:
     assert await read(target) == [(1, "one")]
 
 
+@pytest.mark.parametrize(
+    ("bad", "message"), [((1, "again"), r"(?i)people: row 5.*unique"), (("x", ""), r"people: row 5, column 'n'")]
+)
+async def test_a_row_that_came_slowly_is_named(postgres_url: str, bad: Any, message: str) -> None:
+    """Rows that are waited for come in several bunches, and COPYs."""
+
+    def rows() -> Iterator[Any]:
+        for n in range(10, 14):
+            yield n, ""
+            time.sleep(2 * walking.MAKING)
+        yield bad
+
+    await people(postgres_url).write([(1, "one")])
+    async with MarkerTarget(postgres_url, "unique").transaction() as connection:
+        await connection.exec_driver_sql("CREATE UNIQUE INDEX once ON people (n)")
+    with pytest.raises(RowError, match=message) as failure:
+        await people(postgres_url, "u2").write(rows())
+    assert failure.value.row == 5
+    assert await read(people(postgres_url)) == [(1, "one")]
+
+
 async def test_the_values_of_a_row_are_not_in_its_error(postgres_url: str) -> None:
     """They may be personal data, and errors go into logs; they can be had from its cause."""
     columns = [N, NAME, ("x", sa.JSON)]
@@ -209,8 +232,6 @@ async def test_rows_are_walked_in_one_thread_and_do_not_hold_up_the_loop(url: st
     source.close()
 
     def rows() -> Iterator[Any]:
-        import time
-
         connection = sqlite3.connect(tmp_path / "source.db")  # refuses to be used in another thread
         try:
             time.sleep(0.3)
@@ -222,6 +243,33 @@ async def test_rows_are_walked_in_one_thread_and_do_not_hold_up_the_loop(url: st
         assert await people(url).write(rows()) == 1000
     with pytest.raises(RowError):
         await people(url, "u2").write(row if row[0] < 900 else () for row in rows())
+
+
+async def test_the_loop_comes_round_in_the_middle_of_a_copy(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows are there, and the server takes them: nothing of it would have to wait."""
+    monkeypatch.setattr(server, "TURN", 0)
+    turns = 0
+    breaths: list[int] = []
+    breathe = server.ServerConnection.breathe
+
+    def noted(connection: server.ServerConnection) -> None:
+        breaths.append(turns)
+        breathe(connection)
+
+    monkeypatch.setattr(server.ServerConnection, "breathe", noted)
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    wide = "x" * 400  # so many rows as lie between two breaths are more than the driver keeps
+    assert await people(postgres_url).write([(n, wide) for n in range(50_000)]) == 50_000
+    counting.cancel()
+    assert len(breaths) > 20
+    assert len(set(breaths)) == len(breaths)
 
 
 async def test_rows_are_never_all_in_memory(url: str) -> None:
