@@ -150,11 +150,10 @@ def beside_luigi(scale: Scale, store: S3Server) -> tuple[list[Line], Answers]:
     except CannotInstall as problem:
         print(f"Luigi is not measured: {problem}", file=sys.stderr)
         return [], {}
-    count = scale.size(100)
     lines: list[Line] = []
     answers: dict[str, list[dict[str, Any]]] = {}
     away = partial(by_proxy, store=store, latency=FAR)
-    for where, asked in (("here", ask), (f"{FAR * 1e3:.0f} ms away", away)):
+    for where, asked, count in (("here", ask, scale.size(1_000)), (f"{FAR * 1e3:.0f} ms away", away, scale.size(100))):
         ours, luigis = [], []
         for _ in range(scale.turns(TURNS)):
             ours.append(asked("s3_target", "small", count))
