@@ -210,9 +210,9 @@ class Walker:
     async def take(self) -> Bunch | None:
         """The next rows; None when there are no more. Raises what they raise."""
         if self._ended is None:
-            self._ended = self._loop.create_future()
             context = copy_context()
             lend(lambda: context.run(self._work))
+            self._ended = self._loop.create_future()  # its end is told by the loop, which is not before this
         while not self._made:
             self._waiter = self._loop.create_future()
             await self._waiter
