@@ -24,9 +24,11 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, TypeAlias, get_args
+from weakref import WeakSet
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -123,6 +125,7 @@ class FaultS3:
         self._rules: list[_Rule] = []
         self._chance: tuple[random.Random, float, Sequence[Fault]] | None = None
         self._answering: set[asyncio.Task[None]] = set()
+        self._sockets: WeakSet[socket.socket] = WeakSet()  # to the store
         self._admitted: deque[float] = deque()  # when the requests of the last second came
 
     def fail(
@@ -162,7 +165,7 @@ class FaultS3:
     async def __aenter__(self) -> FaultS3:
         # As they are: no body unpacked, no cookie kept, no header added, as many connections as are wanted.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, socket_factory=self._socket),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=[hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE, hdrs.USER_AGENT],
@@ -185,6 +188,14 @@ class FaultS3:
             task.cancel()
         await self._runner.cleanup()
         await self._session.close()
+        for connection in self._sockets:  # which stays open, otherwise, until the store has taken what was written
+            with suppress(OSError):  # closed, by us or by the store
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        made = socket.socket(*address[:3])
+        self._sockets.add(made)
+        return made
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         self._answering.add(request.task)
