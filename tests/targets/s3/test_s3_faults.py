@@ -275,7 +275,7 @@ async def test_a_cancelled_upload_leaves_no_parts(s3: S3Server, place: str, prox
     for n in range(8):
         target = S3Target(f"{place}/{n}", store=store)
         proxy.latency = 0.02
-        building = asyncio.ensure_future(build([writing_to(target, "parts")], timeout=0.03 * n))
+        building = asyncio.ensure_future(build([writing_to(target, "parts")], timeout=0.03 * n, grace=30))
         result = await building
         proxy.latency = 0
         if not result.ok:

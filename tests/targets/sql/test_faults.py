@@ -474,7 +474,7 @@ async def test_a_build_that_is_cancelled_stops_its_load_in_time(url: str) -> Non
         began = time.monotonic()
         result = await build(Load(), timeout=0.5)
         assert result.status == "cancelled"
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
     assert await people(url).exists() is False
     assert await ids(people(url)) == {}
 
