@@ -127,9 +127,7 @@ class S3Store:
             read_timeout=self.read_timeout,
             retries={"mode": "standard", "total_max_attempts": self.attempts},
             s3={"addressing_style": style},
-            # A twentieth of the time of a small request: the parameters are ours, and the library would find out twice
-            # a request on what system it runs, and with which of its parts.
-            parameter_validation=False,
+            # Else the library finds out twice a request on what system it runs, and with which of its parts.
             user_agent=f"asyncflow/{__version__} aiobotocore/{aiobotocore.__version__}",
             **others,
         )

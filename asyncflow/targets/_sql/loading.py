@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from contextlib import aclosing
+from operator import length_hint
 from typing import Any, NamedTuple
 
 from sqlalchemy import Column, MetaData, Table, inspect, quoted_name
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import NullType, TypeEngine
 
@@ -87,25 +88,30 @@ async def _into_file(database: Database, connection: AsyncConnection, name: Name
     columns = ", ".join(map(database.quoted_column, fits.columns))
     marks = ", ".join("?" * len(fits.columns))
     insert = f"INSERT INTO {database.quoted(name)} ({columns}) VALUES ({marks})"
+    # Not by SQLAlchemy, which makes a list of them first: the driver goes through them, and we see how far it has come.
+    driver: Any = (await connection.get_raw_connection()).driver_connection
     count = 0
-    before = await _changes(connection)
-    async with aclosing(bunches(rows, fits)) as source:  # type: ignore[type-var]
+    async with aclosing(bunches(rows, fits)) as source, driver.cursor() as cursor:  # type: ignore[type-var]
         async for bunch in source:
+            left = iter(bunch.rows)
             try:
-                await connection.exec_driver_sql(insert, bunch.rows)
-            except (DBAPIError, OverflowError, UnicodeEncodeError) as error:
-                at = await _changes(connection) - before - count
-                if not 0 <= at < len(bunch.rows):  # a trigger has written too
-                    raise
+                await cursor.executemany(insert, left)
+            except OF_A_ROW as error:
+                at = len(bunch.rows) - length_hint(left) - 1
                 column = _unbindable(fits.columns, bunch.rows[at])
                 raise RowError.at(fits.table, bunch.first + at, column, reason(error)) from error
             count = bunch.last
     return count
 
 
-async def _changes(connection: AsyncConnection) -> int:
-    found: int = (await connection.exec_driver_sql("SELECT total_changes()")).scalar_one()
-    return found
+OF_A_ROW = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,  # no such type, since Python 3.12
+    OverflowError,
+    UnicodeEncodeError,
+)
 
 
 def _unbindable(columns: Sequence[str], row: tuple[Any, ...]) -> str | None:
@@ -113,8 +119,10 @@ def _unbindable(columns: Sequence[str], row: tuple[Any, ...]) -> str | None:
     for column, value in zip(columns, row, strict=True):
         if isinstance(value, int):
             fits = -(2**63) <= value < 2**63
+        elif isinstance(value, str):
+            fits = value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
         else:
-            fits = value is None or isinstance(value, (float, str, bytes, bytearray, memoryview))
+            fits = value is None or isinstance(value, (float, bytes, bytearray, memoryview))
         if not fits:
             return column
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
@@ -28,7 +29,6 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.schema import CreateTable
 
 from ...attempt import Attempt
 from ...errors import TargetStateUnknown
@@ -90,11 +90,10 @@ async def absent(database: Database, connection: AsyncConnection, name: Name, er
 
 
 def _undefined(error: BaseException) -> bool:
-    if not isinstance(error, DBAPIError):
-        return False
     if sqlstate(error) is not None:
         return sqlstate(error) in ("42P01", "3F000")  # undefined_table, invalid_schema_name
-    return isinstance(error, OperationalError) and str(error.orig).startswith("no such table")
+    original = error.orig if isinstance(error, DBAPIError) else error
+    return isinstance(original, sqlite3.OperationalError) and str(original).startswith("no such table")
 
 
 async def have(
@@ -174,7 +173,7 @@ async def _complete(connection: AsyncConnection, name: Name, table: Table | None
 async def _make(connection: AsyncConnection, name: Name, table: Table | None) -> None:
     wanted = _table(name) if table is None else table
     if await _columns(connection, name) is None:
-        await connection.execute(CreateTable(wanted))
+        await connection.run_sync(wanted.create)  # and the types of its columns that are not there, as that of an enum
     else:  # a table of markers that Luigi has made
         prepare = connection.dialect.identifier_preparer
         await connection.exec_driver_sql(f"ALTER TABLE {prepare.format_table(wanted)} ADD COLUMN publish_id TEXT")
@@ -199,7 +198,12 @@ async def published(
     await made(database, marker.marker_table)
     async with database.lend("write", key) as connection:
         transaction = await database.begin(connection)
-        yield connection
+        try:
+            yield connection
+        except Exception as error:
+            if _undefined(error):  # it was dropped; whoever comes next makes it again
+                database.made.clear()
+            raise
         if not transaction.is_active:
             raise RuntimeError(
                 f"the transaction of {key} was ended inside its block, so its marker could not be part of it; "
@@ -209,8 +213,8 @@ async def published(
         try:
             won = await _write(connection, database, marker, publish_id)
         except DBAPIError as error:
-            if _undefined(error):  # it was dropped; whoever comes next makes it again
-                database.made.discard(marker.marker_table)
+            if _undefined(error):
+                database.made.clear()
             raise
         if won:
             await publish(attempt, key, lambda: _commit(database, connection, transaction, marker, publish_id))

@@ -20,6 +20,7 @@ from collections.abc import (
 from contextlib import aclosing, suppress
 from contextvars import copy_context
 from itertools import islice
+from sys import getsizeof
 from typing import Any, NamedTuple, TypeAlias
 
 from ...shield import finish
@@ -32,9 +33,14 @@ RowsIn: TypeAlias = "Iterable[Row] | AsyncIterable[Row]"
 Process: TypeAlias = "Callable[[Any], Any] | None"
 
 MOST = 32_768
-"""Rows in a bunch."""
+"""Rows in a bunch; of those that come on the loop, which comes round in between, ``MOST_HERE``."""
+MOST_HERE = 1_024
+BYTES = 8 * 2**20
+"""About so many bytes of values are enough for a bunch."""
 MAKING = 0.02
-"""Seconds, after which a bunch is not waited for that has fewer."""
+"""Seconds, after which a bunch is not waited for that has fewer; on the loop ``MAKING_HERE``."""
+MAKING_HERE = 0.005
+STEP = 16  # rows between two looks at the clock
 AHEAD = 1
 """Bunches that lie ready while one is written and one is made: rows of more would have left the processor's caches."""
 PATIENCE = 0.5  # seconds a row that is being made is waited for when the load is cancelled: below the grace of a build
@@ -82,13 +88,8 @@ class Shape:
         self._plain = not any(processes)
         self._known = frozenset(columns)
 
-    def fit(self, rows: list[Any], first: int) -> list[tuple[Any, ...]]:
-        """``rows``, of which the first has the number ``first``, as tuples. Raises ``RowError``."""
-        width = len(self.columns)
-        for row in rows:
-            if type(row) is not tuple or len(row) != width:
-                rows = [self._values(row, number) for number, row in enumerate(rows, first)]
-                break
+    def fit(self, rows: list[tuple[Any, ...]], first: int) -> list[tuple[Any, ...]]:
+        """``rows``, of which the first has the number ``first``, as the driver wants them. Raises ``RowError``."""
         if self._plain or not rows:
             return rows
         try:
@@ -114,7 +115,8 @@ class Shape:
                 except Exception as error:
                     raise RowError.at(self.table, number, column, unfit(value, error)) from error
 
-    def _values(self, row: Any, number: int) -> tuple[Any, ...]:
+    def values(self, row: Any, number: int) -> tuple[Any, ...]:
+        """Its values now: whoever makes the rows may use the same object for the next. Raises ``RowError``."""
         if isinstance(row, Mapping):
             if row.keys() != self._known:
                 missing, other = sorted(self._known - row.keys()), sorted(map(str, row.keys() - self._known))
@@ -164,17 +166,24 @@ def _noted(error: BaseException, shape: Shape, after: int) -> BaseException:
     return error
 
 
+def _size(row: tuple[Any, ...]) -> int:
+    return sum(map(getsizeof, row))
+
+
 async def _on_loop(rows: AsyncIterable[Row], shape: Shape) -> AsyncGenerator[Bunch, None]:
     source = aiter(rows)
     first, over = 1, False
     try:
         while not over:
-            made: list[Any] = []
-            deadline = time.perf_counter() + MAKING
+            made: list[tuple[Any, ...]] = []
+            size = 0
+            deadline = time.perf_counter() + MAKING_HERE
             try:
                 async for row in source:
-                    made.append(row)
-                    if len(made) >= MOST or time.perf_counter() > deadline:
+                    made.append(shape.values(row, first + len(made)))
+                    if len(made) % STEP == 1:
+                        size += STEP * _size(made[-1])
+                    if len(made) >= MOST_HERE or size >= BYTES or time.perf_counter() > deadline:
                         break
                 else:
                     over = True
@@ -277,19 +286,23 @@ class Walker:
 
     def _next(self, rows: Iterator[Row], first: int) -> tuple[Bunch, bool]:
         """The next rows, and whether they are the last."""
-        made: list[Any] = []
+        made: list[tuple[Any, ...]] = []
+        shape, width = self._shape, len(self._shape.columns)
         deadline = time.perf_counter() + MAKING
-        step = 1  # rows between two looks at the clock: a slow one is not waited for with all that come after it
-        while len(made) < MOST and time.perf_counter() < deadline:
-            had, wanted = len(made), min(step, MOST - len(made))
+        size, step, over = 0, 1, False
+        while not over and len(made) < MOST and size < BYTES and time.perf_counter() < deadline:
+            before = len(made)
             try:
-                made += islice(rows, wanted)
+                for row in islice(rows, step):
+                    fits = type(row) is tuple and len(row) == width  # which is all there is to do for most
+                    made.append(row if fits else shape.values(row, first + len(made)))  # type: ignore[arg-type]
             except Exception as error:
-                raise _noted(error, self._shape, first + len(made) - 1)  # noqa: B904
-            if len(made) - had < wanted:
-                return Bunch(first, self._shape.fit(made, first)), True
-            step *= 2
-        return Bunch(first, self._shape.fit(made, first)), False
+                raise _noted(error, shape, first + len(made) - 1)  # noqa: B904
+            over = len(made) - before < step
+            if made:
+                size += step * _size(made[-1])
+            step = min(2 * step, STEP)
+        return Bunch(first, shape.fit(made, first)), over
 
     def _put(self, made: Bunch | BaseException | None) -> None:
         if self._closing:  # which frees one place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import aclosing
@@ -25,17 +26,24 @@ __all__ = ["ServerConnection", "connect", "copy"]
 
 PATIENCE = 2.0  # seconds a server has to answer that it lets go of a connection
 TURN = 0.01  # seconds of encoding, after which the loop is to come round
-STEP = 2048  # rows between two looks at the clock
+OF_A_ROW = ("22", "23", "54", "P0")
+"""Classes of errors that a row is to blame for: its values, a constraint, its size, what a trigger raises."""
+STEP = 32  # rows between two looks at the clock
 
 
 class ServerConnection(asyncpg.Connection):  # type: ignore[misc]  # it comes without types
     """A connection that is closed once, in an orderly way."""
 
     used_up = False
+    breathing = False
+    """Whether the loop has yet to come round since ``breathe()``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.ending = Ending()
+        # A connection that breaks while the socket takes no more leaves the driver waiting for ever.
+        protocol: Any = self._protocol
+        self.add_termination_listener(lambda _: protocol.resume_writing())
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Close it, when the server knows what has been cancelled; after ``timeout`` seconds in any case."""
@@ -49,13 +57,17 @@ class ServerConnection(asyncpg.Connection):  # type: ignore[misc]  # it comes wi
 
     def breathe(self) -> None:
         """Have the loop come round before the driver sends more of a COPY, as if the socket took no more for now."""
+        self.breathing = True
         protocol: Any = self._protocol
         protocol.pause_writing()
         self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
+        self.breathing = False
         protocol: Any = self._protocol
         transport: Any = self._transport
+        if protocol is None:  # it has been closed meanwhile
+            return
         # Where the socket does take no more, the transport has said so, and will say when that is over.
         if transport.get_write_buffer_size() <= transport.get_write_buffer_limits()[1]:
             protocol.resume_writing()
@@ -70,7 +82,8 @@ async def connect(*args: Any, **kwargs: Any) -> ServerConnection:
 class _Copied:
     """Rows one by one, as the driver wants them; and where it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: ServerConnection) -> None:
+        self._connection = connection
         self.begun = 1  # the number of the first row of this COPY
         self.bunch = Bunch(1, [])
         self._left: Iterator[tuple[Any, ...]] = iter(())
@@ -81,40 +94,63 @@ class _Copied:
         """Which row of the bunch the driver was given last, counted from 0."""
         return max(len(self.bunch.rows) - length_hint(self._left) - 1, 0)
 
+    def _take(self, bunch: Bunch) -> None:
+        self.bunch = bunch
+        self._left = iter(bunch.rows)
+
+    def _check(self) -> None:
+        # The driver would go on writing into nothing, to the last row.
+        if self._connection.is_closed():
+            raise ConnectionResetError("the server has closed the connection")
+
     async def all_of(self, source: AsyncIterator[Bunch]) -> AsyncIterator[tuple[Any, ...]]:
         """All there are, waited for: which costs as much for each row as to encode it."""
+        deadline = perf_counter() + TURN
         try:
-            async for self.bunch in source:
-                self._left = iter(self.bunch.rows)
-                for row in self._left:
-                    yield row
+            async for bunch in source:
+                self._take(bunch)
+                while length_hint(self._left):
+                    for row in islice(self._left, STEP):
+                        yield row
+                    self._check()
+                    if perf_counter() > deadline:
+                        await asyncio.sleep(0)
+                        deadline = perf_counter() + TURN
         except Exception as error:
             self.error = error
             raise
 
     async def begin(self, walker: Walker) -> bool:
-        """Have the first rows of a COPY, which are waited for; whether there are any."""
-        bunch = await walker.take()
-        if bunch is not None:
-            self.bunch, self.begun = bunch, bunch.first
-        return bunch is not None
+        """Have rows for a COPY, waited for if there are none left; whether there are any."""
+        if not length_hint(self._left):
+            bunch = await walker.take()
+            if bunch is None:
+                return False
+            self._take(bunch)
+        self.begun = self.bunch.last - length_hint(self._left) + 1
+        return True
 
-    def those_made(self, walker: Walker, connection: ServerConnection) -> Iterator[tuple[Any, ...]]:
+    def those_made(self, walker: Walker) -> Iterator[tuple[Any, ...]]:
         """They, and what follows as long as it has been made already: nothing is waited for.
 
-        The driver goes through them without a pause, unless the server is slow: the loop comes round all the same.
+        The driver goes through them without a pause, unless the server is slow: the loop comes round all the same,
+        before the driver sends what it has encoded. If it takes its time to have enough for that, it gets no more.
         """
+        connection = self._connection
         deadline = perf_counter() + TURN
         bunch: Bunch | None = self.bunch
         while bunch is not None:
-            self.bunch = bunch
-            self._left = iter(bunch.rows)
             while length_hint(self._left):
                 yield from islice(self._left, STEP)
+                self._check()
                 if perf_counter() > deadline:
+                    if connection.breathing:
+                        return
                     connection.breathe()
                     deadline = perf_counter() + TURN
             bunch = walker.made()
+            if bunch is not None:
+                self._take(bunch)
 
 
 async def copy(database: Database, connection: AsyncConnection, name: Name, fits: Shape, rows: RowsIn) -> int:
@@ -124,7 +160,7 @@ async def copy(database: Database, connection: AsyncConnection, name: Name, fits
     they are written, there is one for those that have come meanwhile.
     """
     driver: Any = (await connection.get_raw_connection()).driver_connection
-    copied = _Copied()
+    copied = _Copied(driver)
 
     async def write(records: Any) -> None:
         try:
@@ -136,7 +172,7 @@ async def copy(database: Database, connection: AsyncConnection, name: Name, fits
             broken = driver.is_closed() or "another operation" in str(error)
             # The driver has asked the server to stop, which may yet reach whatever comes next on this connection.
             await connection.invalidate()
-            if error is copied.error:
+            if error is copied.error and not broken:
                 raise
             if broken:
                 raise ConnectionError(f"{name}: the connection broke in the middle of a COPY: {error}") from error
@@ -151,22 +187,25 @@ async def copy(database: Database, connection: AsyncConnection, name: Name, fits
     else:
         async with aclosing(Walker(rows, fits)) as walker:
             while await copied.begin(walker):
-                await write(copied.those_made(walker, driver))
+                await write(copied.those_made(walker))
     return copied.bunch.last
 
 
 async def _explained(database: Database, name: Name, fits: Shape, copied: _Copied, error: Exception) -> Exception:
     """Which row, and which column, ``error`` is about; itself where that is not known."""
     if isinstance(error, asyncpg.PostgresError):
+        code = str(getattr(error, "sqlstate", ""))
         # The server has counted them, and says so in the context: COPY t, line 3, column "n"
-        said = re.search(r"line (\d+)(?:, column \"?(\w+))?", getattr(error, "context", None) or "")
-        if said is None:
+        said = re.search(r"^COPY .*?, line (\d+)(?:, column \"?(\w+))?", getattr(error, "context", None) or "", re.M)
+        if said is None or not code.startswith(OF_A_ROW):
             return error  # type: ignore[no-any-return]
         # Not its DETAIL, which shows the values of the row: they may be nobody's business who reads a log.
         problem = str(error.args[0])
         return RowError.at(
             fits.table, copied.begun + int(said[1]) - 1, getattr(error, "column_name", None) or said[2], problem
         )
+    if isinstance(error, asyncpg.InternalClientError):  # it has no encoder for the type of a column
+        return TypeError(f"{name} cannot be written by COPY: {error}; cast it from a table with a column of text")
     if not copied.bunch.rows:
         return error
     row = copied.bunch.rows[copied.at]

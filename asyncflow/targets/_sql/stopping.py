@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
 import aiosqlite
@@ -30,7 +30,7 @@ async def stoppable(work: Coroutine[Any, Any, T], stop: Callable[[], object] | N
 
     Raises what the work raises, ``asyncio.CancelledError`` if the caller is cancelled.
     """
-    task = asyncio.Task(work, loop=asyncio.get_running_loop())
+    task = asyncio.Task(_told(work), loop=asyncio.get_running_loop())
     try:
         try:
             await asyncio.wait([task])
@@ -39,9 +39,20 @@ async def stoppable(work: Coroutine[Any, Any, T], stop: Callable[[], object] | N
                 task.cancel()
             await finish(_end(task, stop))
             raise
-        return task.result()
+        result, left = task.result()
+        if left is not None:
+            raise left
+        return cast("T", result)
     finally:
         del task  # what it raised holds all its frames, and so cursors
+
+
+async def _told(work: Coroutine[Any, Any, T]) -> tuple[T | None, BaseException | None]:
+    """What comes of it; that somebody wants to leave, too: it would leave the loop, from a task of its own."""
+    try:
+        return await work, None
+    except (SystemExit, KeyboardInterrupt) as leaving:
+        return None, leaving
 
 
 async def _end(task: asyncio.Task[Any], stop: Callable[[], object] | None) -> None:

@@ -155,6 +155,7 @@ async def test_a_server_that_takes_no_more_is_waited_for(
 ) -> None:
     """And the rows with it: they are not gathered on their way to it."""
     monkeypatch.setattr(server, "TURN", 0)  # the loop comes round before each piece the driver sends
+    monkeypatch.setattr(server.ServerConnection, "breathing", property(lambda _: False, lambda *_: None))
     monkeypatch.setattr(rows, "AHEAD", 100)  # nothing is waited for but the server
     transports: list[Any] = []
     go_on = server.ServerConnection._go_on
@@ -181,6 +182,29 @@ async def test_a_server_that_takes_no_more_is_waited_for(
                 os.kill(pid, signal.SIGCONT)
         load.cancel()
         await asyncio.wait([load])
+    assert await people(postgres_url).exists() is False
+
+
+@pytest.mark.parametrize("how", ["list", "async"])
+async def test_a_server_that_goes_while_it_is_waited_for_is_noticed(postgres_url: str, dsn: str, how: str) -> None:
+    """The driver waits until it may write more, and the library does not tell it that it never will."""
+    wide = [(n, 10_000_000 * "x") for n in range(20)]
+
+    async def asynchronous() -> AsyncIterator[Any]:
+        for row in wide:
+            yield row
+
+    async with watching(dsn) as watch, asyncio.timeout(60):
+        load = asyncio.create_task(value(people(postgres_url).write(wide if how == "list" else asynchronous())))
+        copying = f"{OURS} AND query ~ '^COPY'"
+        while not (pids := await watch.fetch(f"SELECT pid FROM pg_stat_activity WHERE {copying}")):
+            await asyncio.sleep(0.001)
+        os.kill(pids[0]["pid"], signal.SIGSTOP)
+        await asyncio.sleep(0.2)
+        assert await watch.fetchval("SELECT pg_terminate_backend($1)", pids[0]["pid"])
+        os.kill(pids[0]["pid"], signal.SIGCONT)
+        with pytest.raises(ConnectionError, match="people: the connection broke in the middle of a COPY"):
+            await load
     assert await people(postgres_url).exists() is False
 
 

@@ -245,9 +245,151 @@ async def test_rows_are_walked_in_one_thread_and_do_not_hold_up_the_loop(url: st
         await people(url, "u2").write(row if row[0] < 900 else () for row in rows())
 
 
+@pytest.mark.parametrize("kind", ["list", "dict"])
+async def test_a_row_may_be_used_for_the_next(url: str, kind: str) -> None:
+    def rows() -> Iterator[Any]:
+        row: Any = [0, ""] if kind == "list" else {"n": 0, "name": ""}
+        for n, name in PEOPLE[:5]:
+            row[0 if kind == "list" else "n"] = n
+            row[1 if kind == "list" else "name"] = name
+            yield row
+
+    async def asynchronous() -> AsyncIterator[Any]:
+        for row in rows():
+            yield row
+
+    await people(url).write(rows())
+    await people(url, "u2").write(asynchronous())
+    assert await read(people(url)) == sorted(2 * PEOPLE[:5])
+
+
+async def test_rows_that_are_fast_and_then_slow_are_written_meanwhile(url: str) -> None:
+    given = 0
+
+    def rows() -> Iterator[Any]:
+        nonlocal given
+        yield from PEOPLE
+        for given in range(1_000):
+            time.sleep(walking.MAKING)
+            yield given, "slow"
+
+    async with asyncio.timeout(60):
+        load = asyncio.create_task(value(people(url).write(rows())))
+        while not given:
+            await asyncio.sleep(0.01)
+        load.cancel()
+        await asyncio.wait([load])
+    at_the_end = given
+    await asyncio.sleep(0.2)
+    assert given <= at_the_end + walking.STEP
+    assert given < 5 * walking.STEP
+
+
+@pytest.mark.parametrize("wide", [100_000, 10_000_000])
+async def test_wide_rows_are_few_at_a_time(wide: int) -> None:
+    shape = walking.Shape("t", ["n", "name"], [None, None])
+    text = "x" * wide
+    most = max(2 * walking.BYTES, 3 * wide)
+
+    def rows() -> Iterator[Any]:
+        for n in range(300):
+            yield n, text
+
+    async def asynchronous() -> AsyncIterator[Any]:
+        for row in rows():
+            yield row
+
+    given: Any
+    for given in (rows(), asynchronous()):
+        found = [bunch async for bunch in walking.bunches(given, shape)]
+        assert sum(len(bunch.rows) for bunch in found) == 300
+        assert max(len(bunch.rows) for bunch in found) * wide <= most
+
+
+@pytest.mark.parametrize("leaving", [SystemExit, KeyboardInterrupt])
+async def test_rows_that_want_to_leave_fail_the_load(url: str, leaving: type[BaseException]) -> None:
+    def rows() -> Iterator[Any]:
+        yield from PEOPLE[:10]
+        raise leaving
+
+    class Load(Task):
+        def output(self) -> Target:
+            return people(url)
+
+        async def run(self) -> None:
+            await people(url).write(rows())
+
+    class Other(Task):
+        async def run(self) -> None:
+            await asyncio.sleep(0.2)
+
+    result = await build([Load(), Other()])
+    assert result.counts == {"failed": 1, "succeeded": 1}
+    assert await read(people(url)) == []
+
+
+async def test_a_table_that_was_dropped_is_made_again(url: str) -> None:
+    await people(url).write(PEOPLE)
+    async with MarkerTarget(url, "drop").transaction() as connection:
+        await connection.exec_driver_sql("DROP TABLE people")
+    with pytest.raises(Exception, match=r"no such table|does not exist") as failure:
+        await people(url, "u2").write(PEOPLE)
+    assert not isinstance(failure.value, RowError)
+    assert await people(url, "u2").write(PEOPLE) == 1000
+
+
+async def test_the_type_of_an_enum_is_made_too(url: str) -> None:
+    target = TableTarget(url, "shirts", "u1", [N, ("color", sa.Enum("red", "blue", name="color"))])
+    assert await target.write([(1, "red"), (2, None), (3, "blue")]) == 3
+    assert await read(target) == [(1, "red"), (2, None), (3, "blue")]
+
+
+async def test_what_a_trigger_does_is_not_counted(url: str) -> None:
+    target = people(url)
+    await target.write([])
+    async with MarkerTarget(url, "trigger").transaction() as connection:
+        await connection.exec_driver_sql("CREATE TABLE audit (n INTEGER)")
+        if url.startswith("sqlite"):
+            await connection.exec_driver_sql(
+                "CREATE TRIGGER a BEFORE INSERT ON people BEGIN INSERT INTO audit VALUES (new.n); "
+                "SELECT RAISE(ABORT, 'eight') WHERE new.n = 8; END"
+            )
+        else:
+            await connection.exec_driver_sql(
+                "CREATE FUNCTION a() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN\n INSERT INTO audit VALUES (new.n);\n"
+                " IF new.n = 8 THEN RAISE EXCEPTION 'eight'; END IF; RETURN new; END $$"
+            )
+            await connection.exec_driver_sql(
+                "CREATE TRIGGER a BEFORE INSERT ON people FOR EACH ROW EXECUTE FUNCTION a()"
+            )
+    with pytest.raises(RowError, match="people: row 8: .*eight") as failure:
+        await people(url, "u2").write(PEOPLE)
+    assert failure.value.row == 8
+
+
+async def test_what_no_row_is_to_blame_for_is_no_row_error(postgres_url: str) -> None:
+    await people(postgres_url).write([])
+    async with MarkerTarget(postgres_url, "slow").transaction() as connection:
+        await connection.exec_driver_sql(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_sleep(0.01); PERFORM pg_cancel_backend(pg_backend_pid()); RETURN new; END $$"
+        )
+        await connection.exec_driver_sql(
+            "CREATE TRIGGER slow BEFORE INSERT ON people FOR EACH ROW EXECUTE FUNCTION slow()"
+        )
+    with pytest.raises(asyncpg.QueryCanceledError):
+        await people(postgres_url, "u2").write(PEOPLE)
+    async with MarkerTarget(postgres_url, "odd").transaction() as connection:
+        await connection.exec_driver_sql("CREATE TABLE found (words tsvector)")
+    with pytest.raises(TypeError, match="found cannot be written by COPY: no binary format encoder"):
+        await TableTarget(postgres_url, "found", "u1").write([("a",)])
+
+
 async def test_the_loop_comes_round_in_the_middle_of_a_copy(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows are there, and the server takes them: nothing of it would have to wait."""
     monkeypatch.setattr(server, "TURN", 0)
+    monkeypatch.setattr(server, "STEP", 2048)
+    monkeypatch.setattr(server.ServerConnection, "breathing", property(lambda _: False, lambda *_: None))
     turns = 0
     breaths: list[int] = []
     breathe = server.ServerConnection.breathe
@@ -269,7 +411,7 @@ async def test_the_loop_comes_round_in_the_middle_of_a_copy(postgres_url: str, m
     assert await people(postgres_url).write([(n, wide) for n in range(50_000)]) == 50_000
     counting.cancel()
     assert len(breaths) > 20
-    assert len(set(breaths)) == len(breaths)
+    assert len(set(breaths)) >= len(breaths) - 3  # at the end of a bunch fewer rows lie between two
 
 
 async def test_rows_are_never_all_in_memory(url: str) -> None:
