@@ -40,7 +40,7 @@ BYTES = 8 * 2**20
 MAKING = 0.02
 """Seconds, after which a bunch is not waited for that has fewer; on the loop ``MAKING_HERE``."""
 MAKING_HERE = 0.005
-STEP = 16  # rows between two looks at the clock
+STEP = 32  # rows between two looks at the clock
 AHEAD = 1
 """Bunches that lie ready while one is written and one is made: rows of more would have left the processor's caches."""
 PATIENCE = 0.5  # seconds a row that is being made is waited for when the load is cancelled: below the grace of a build
@@ -114,6 +114,14 @@ class Shape:
                         process(value)
                 except Exception as error:
                     raise RowError.at(self.table, number, column, unfit(value, error)) from error
+
+    def tuples(self, rows: list[Any], first: int) -> list[tuple[Any, ...]]:
+        """The values of ``rows``, of which the first has the number ``first``. Raises ``RowError``."""
+        width = len(self.columns)
+        for row in rows:
+            if type(row) is not tuple or len(row) != width:
+                return [self.values(row, number) for number, row in enumerate(rows, first)]
+        return rows
 
     def values(self, row: Any, number: int) -> tuple[Any, ...]:
         """Its values now: whoever makes the rows may use the same object for the next. Raises ``RowError``."""
@@ -286,16 +294,21 @@ class Walker:
 
     def _next(self, rows: Iterator[Row], first: int) -> tuple[Bunch, bool]:
         """The next rows, and whether they are the last."""
-        made: list[tuple[Any, ...]] = []
         shape, width = self._shape, len(self._shape.columns)
+        made: list[Any] = []
+        if isinstance(self._rows, (list, tuple)):  # they are there, and nothing has to be made or kept
+            made += islice(rows, MOST)
+            return Bunch(first, shape.fit(shape.tuples(made, first), first)), len(made) < MOST
         deadline = time.perf_counter() + MAKING
         size, step, over = 0, 1, False
         while not over and len(made) < MOST and size < BYTES and time.perf_counter() < deadline:
             before = len(made)
             try:
                 for row in islice(rows, step):
-                    fits = type(row) is tuple and len(row) == width  # which is all there is to do for most
-                    made.append(row if fits else shape.values(row, first + len(made)))  # type: ignore[arg-type]
+                    if type(row) is tuple and len(row) == width:
+                        made.append(row)
+                    else:
+                        made.append(shape.values(row, first + len(made)))
             except Exception as error:
                 raise _noted(error, shape, first + len(made) - 1)  # noqa: B904
             over = len(made) - before < step

@@ -28,7 +28,7 @@ PATIENCE = 2.0  # seconds a server has to answer that it lets go of a connection
 TURN = 0.01  # seconds of encoding, after which the loop is to come round
 OF_A_ROW = ("22", "23", "54", "P0")
 """Classes of errors that a row is to blame for: its values, a constraint, its size, what a trigger raises."""
-STEP = 32  # rows between two looks at the clock
+STEP = 64  # rows between two looks at the clock
 
 
 class ServerConnection(asyncpg.Connection):  # type: ignore[misc]  # it comes without types
