@@ -23,9 +23,11 @@ def target_for(url: str | os.PathLike[str], **options: Any) -> Target:
     ``?update_id=...`` (a marker) and ``&table=...`` (rows). Others by entry points of the group ``asyncflow.targets``:
     the scheme is the name, and what it names is called with the URL and the options.
 
-    Raises ``ValueError`` for a URL of no known kind and what its class raises, ``ModuleNotFoundError`` (with the line
-    that mends it) where its library is not installed.
+    Raises ``TypeError`` for what is no text, ``ValueError`` for a URL of no known kind and what its class raises,
+    ``ModuleNotFoundError`` (with the line that mends it) where its library is not installed.
     """
+    if not isinstance(url, (str, os.PathLike)):
+        raise TypeError(f"target_for({url!r}): expected a URL or a path")
     text = os.fspath(url)
     scheme, colon, _ = text.partition(":")
     if not colon or not scheme.isascii() or not scheme.replace("+", "").replace("-", "").isalnum() or len(scheme) < 2:
@@ -67,6 +69,7 @@ def _ftp(url: str, **options: Any) -> Target:
 
 
 def _sql(url: str, **options: Any) -> Target:
+    from difflib import get_close_matches
     from urllib.parse import parse_qsl, urlencode
 
     sql = import_module("asyncflow.targets.sql")
@@ -74,7 +77,11 @@ def _sql(url: str, **options: Any) -> Target:
     ours = {"table", "update_id"}
     pairs = parse_qsl(query, keep_blank_values=True)
     options = {**{name: value for name, value in pairs if name in ours}, **options}
-    rest = urlencode([pair for pair in pairs if pair[0] not in ours])
+    others = [pair for pair in pairs if pair[0] not in ours]
+    for name, _ in others:
+        if near := get_close_matches(name, ours, n=1, cutoff=0.75):
+            raise ValueError(f"target_for({_shown(base)!r}): there is no ?{name}=...; did you mean {near[0]!r}?")
+    rest = urlencode(others)
     if "update_id" not in options:
         raise ValueError(f"target_for({_shown(base)!r}): expected ?update_id=..., which names what is written there")
     kind = sql.TableTarget if "table" in options else sql.MarkerTarget
@@ -114,6 +121,6 @@ def _unknown(url: str, scheme: str) -> str:
     near = get_close_matches(scheme, known, n=1, cutoff=0.5)
     return (
         f"target_for({_shown(url)!r}): no kind of target is known for {scheme!r}"
-        + (f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}")
-        + f". Others come with a distribution that has an entry point {scheme!r} in the group {GROUP!r}"
+        + (f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}.")
+        + f" Others come with a distribution that has an entry point {scheme!r} in the group {GROUP!r}"
     )

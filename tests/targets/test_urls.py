@@ -50,6 +50,7 @@ def test_options_are_those_of_the_class() -> None:
             "sqlite+aiosqlite://u:canary@h/x.db",
             r"\('sqlite\+aiosqlite://...@h/x.db'\): expected \?update_id=...",
         ),
+        ("sqlite:///x.db?update_id=a&tabel=t", r"there is no \?tabel=...; did you mean 'table'\?"),
         ("s3://u:canary@bucket/key", "credentials do not go into the URL"),
         ("gopher://u:canary@host/x", r"known are file, ftp.*entry point 'gopher' in the group 'asyncflow.targets'"),
     ],
@@ -60,6 +61,8 @@ def test_urls_that_are_refused(url: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as raised:
         target_for(url)
     assert "canary" not in str(raised.value)
+    with pytest.raises(TypeError, match=r"target_for\(None\): expected a URL or a path"):
+        target_for(None)  # type: ignore[arg-type]
 
 
 def test_others_come_by_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

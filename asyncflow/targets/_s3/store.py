@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -32,7 +33,7 @@ class S3Store:
     ``connections`` are open at most, to one store from one loop. ``connect_timeout`` and ``read_timeout`` are in
     seconds, for each of ``attempts`` requests.
 
-    Raises ``ValueError`` for what makes no sense.
+    Raises ``TypeError`` and ``ValueError`` for what makes no sense.
     """
 
     endpoint_url: str | None = None
@@ -49,15 +50,22 @@ class S3Store:
     attempts: int = 4
 
     def __post_init__(self) -> None:
+        for name in ("endpoint_url", "region", "access_key", "secret_key", "session_token", "profile"):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, str):
+                raise TypeError(f"S3Store({name}=...): expected a str, not a {type(given).__name__}")
         if (self.access_key is None) != (self.secret_key is None):
             raise ValueError("S3Store: access_key and secret_key go together; leave out both to have them found")
-        if self.endpoint_url is not None and not self.endpoint_url.startswith(("http://", "https://")):
-            raise ValueError(f"S3Store(endpoint_url={self.endpoint_url!r}): expected http://... or https://...")
+        if self.endpoint_url is not None and not re.match("https?://[^/]", self.endpoint_url):
+            raise ValueError(f"S3Store(endpoint_url={self.endpoint_url!r}): expected http://host or https://host")
         if self.addressing_style not in get_args(AddressingStyle):
             raise ValueError(f"S3Store(addressing_style={self.addressing_style!r}): expected auto, path or virtual")
         for name in ("connections", "attempts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"S3Store({name}={getattr(self, name)!r}): expected 1 or more")
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"S3Store({name}={getattr(self, name)!r}): expected 1 or more, a whole number")
+        for name in ("connect_timeout", "read_timeout"):
+            if not isinstance(getattr(self, name), (int, float)) or not getattr(self, name) > 0:
+                raise ValueError(f"S3Store({name}={getattr(self, name)!r}): expected seconds, more than 0")
         self._remember()
 
     @property

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ParamValidationError
 
 from asyncflow import TargetStateUnknown, Task, build, clients, healing
 from asyncflow.codecs import Json, JsonLines
@@ -566,8 +567,27 @@ def test_values_that_make_no_sense() -> None:
         S3Store(addressing_style="dns")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"S3Store\(connections=0\): expected 1 or more"):
         S3Store(connections=0)
+    with pytest.raises(ValueError, match=r"S3Store\(attempts=2.5\): expected 1 or more"):
+        S3Store(attempts=2.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"S3Store\(read_timeout='x'\): expected seconds"):
+        S3Store(read_timeout="x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected http://host"):
+        S3Store(endpoint_url="http://")
+    with pytest.raises(TypeError, match=r"S3Store\(secret_key=...\): expected a str, not a bytes"):
+        S3Store(access_key="x", secret_key=b"canary")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="the mode is 'r', 'w', 'rb' or 'wb'"):
         S3Target("s3://bucket/key").open("a")  # type: ignore[call-overload]
+
+
+async def test_a_request_without_a_key_is_refused(store: S3Store, place: str) -> None:
+    """It would be one to the bucket: to delete it, say."""
+    target = S3Target(f"{place}/x", store=store)
+    await put(target)
+    bucket = place.split("/")[2]
+    for parameters in ({"Key": ""}, {"Key": None}, {}):
+        with pytest.raises(ParamValidationError):
+            await store.call("delete_object", Bucket=bucket, **parameters)
+    assert await get(target) == b"x"
 
 
 def test_secrets_do_not_show() -> None:
