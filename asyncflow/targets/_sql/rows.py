@@ -32,13 +32,14 @@ Row: TypeAlias = "Sequence[Any] | Mapping[str, Any]"
 RowsIn: TypeAlias = "Iterable[Row] | AsyncIterable[Row]"
 Process: TypeAlias = "Callable[[Any], Any] | None"
 
+FIRST = 64  # rows in the first bunch; the others have what its rows leave room for
 MOST = 32_768
 """Rows in a bunch; of those that come on the loop, which comes round in between, ``MOST_HERE``."""
 MOST_HERE = 1_024
 BYTES = 8 * 2**20
-"""About so many bytes of values are enough for a bunch."""
+"""About so many bytes of values are enough for a bunch, as they came and as they are written."""
 MAKING = 0.02
-"""Seconds, after which a bunch is not waited for that has fewer; on the loop ``MAKING_HERE``."""
+"""Seconds, after which a bunch is not waited for that has fewer, and to process it; on the loop ``MAKING_HERE``."""
 MAKING_HERE = 0.005
 STEP = 32  # rows between two looks at the clock
 AHEAD = 1
@@ -178,9 +179,16 @@ def _size(row: tuple[Any, ...]) -> int:
     return sum(map(getsizeof, row))
 
 
+def _enough(rows: list[tuple[Any, ...]], took: float, seconds: float, most: int) -> int:
+    """How many rows to take next, ``most`` at most, where it ``took`` so long to process ``rows``."""
+    if not rows:
+        return most
+    return max(1, min(most, int(len(rows) * seconds / max(took, 1e-6)), BYTES // max(_size(rows[-1]), 1)))
+
+
 async def _on_loop(rows: AsyncIterable[Row], shape: Shape) -> AsyncGenerator[Bunch, None]:
     source = aiter(rows)
-    first, over = 1, False
+    first, enough, over = 1, FIRST, False
     try:
         while not over:
             made: list[tuple[Any, ...]] = []
@@ -191,14 +199,17 @@ async def _on_loop(rows: AsyncIterable[Row], shape: Shape) -> AsyncGenerator[Bun
                     made.append(shape.values(row, first + len(made)))
                     if len(made) % STEP == 1:
                         size += STEP * _size(made[-1])
-                    if len(made) >= MOST_HERE or size >= BYTES or time.perf_counter() > deadline:
+                    if len(made) >= enough or size >= BYTES or time.perf_counter() > deadline:
                         break
                 else:
                     over = True
             except Exception as error:
                 raise _noted(error, shape, first + len(made) - 1)  # noqa: B904
+            began = time.perf_counter()
+            made = shape.fit(made, first)
+            enough = _enough(made, time.perf_counter() - began, MAKING_HERE, MOST_HERE)
             if made:
-                yield Bunch(first, shape.fit(made, first))
+                yield Bunch(first, made)
             first += len(made)
             await asyncio.sleep(0)
     finally:
@@ -223,6 +234,7 @@ class Walker:
         self._waiter: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[None] | None = None
         self._closing = False
+        self._enough = FIRST  # rows in the next bunch
 
     async def take(self) -> Bunch | None:
         """The next rows; None when there are no more. Raises what they raise."""
@@ -294,28 +306,37 @@ class Walker:
 
     def _next(self, rows: Iterator[Row], first: int) -> tuple[Bunch, bool]:
         """The next rows, and whether they are the last."""
-        shape, width = self._shape, len(self._shape.columns)
-        made: list[Any] = []
         if isinstance(self._rows, (list, tuple)):  # they are there, and nothing has to be made or kept
-            made += islice(rows, MOST)
-            return Bunch(first, shape.fit(shape.tuples(made, first), first)), len(made) < MOST
+            taken = list(islice(rows, self._enough))
+            made, over = self._shape.tuples(taken, first), len(taken) < self._enough
+        else:
+            made, over = self._kept(rows, first)
+        began = time.perf_counter()
+        made = self._shape.fit(made, first)
+        self._enough = _enough(made, time.perf_counter() - began, MAKING, MOST)
+        return Bunch(first, made), over
+
+    def _kept(self, rows: Iterator[Row], first: int) -> tuple[list[tuple[Any, ...]], bool]:
+        """Rows that are made now, each with the values it has when it comes; and whether they are the last."""
+        made: list[tuple[Any, ...]] = []
+        width, values = len(self._shape.columns), self._shape.values
         deadline = time.perf_counter() + MAKING
         size, step, over = 0, 1, False
-        while not over and len(made) < MOST and size < BYTES and time.perf_counter() < deadline:
-            before = len(made)
+        while not over and len(made) < self._enough and size < BYTES and time.perf_counter() < deadline:
+            before, wanted = len(made), min(step, self._enough - len(made))
             try:
-                for row in islice(rows, step):
-                    if type(row) is tuple and len(row) == width:
+                for row in islice(rows, wanted):
+                    if type(row) is tuple and len(row) == width:  # which is quick to see, and true of most
                         made.append(row)
                     else:
-                        made.append(shape.values(row, first + len(made)))
+                        made.append(values(row, first + len(made)))
             except Exception as error:
-                raise _noted(error, shape, first + len(made) - 1)  # noqa: B904
-            over = len(made) - before < step
+                raise _noted(error, self._shape, first + len(made) - 1)  # noqa: B904
+            over = len(made) - before < wanted
             if made:
-                size += step * _size(made[-1])
+                size += wanted * _size(made[-1])
             step = min(2 * step, STEP)
-        return Bunch(first, shape.fit(made, first)), over
+        return made, over
 
     def _put(self, made: Bunch | BaseException | None) -> None:
         if self._closing:  # which frees one place

@@ -108,6 +108,11 @@ class FileConnection(aiosqlite.Connection):
         self.used_up = False  # it has something in it that the next one must not meet
         self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
 
+    async def _connect(self) -> aiosqlite.Connection:
+        # A cancel that comes when the file has just been opened would leave it open, and nobody knew of it.
+        made: aiosqlite.Connection = await finish(super()._connect())
+        return made
+
     async def _execute(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         call: Coroutine[Any, Any, T] = super()._execute(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
         if getattr(fn, "__name__", "") in (

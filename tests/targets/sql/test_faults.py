@@ -27,6 +27,7 @@ from asyncflow.target import Target
 from asyncflow.targets._sql import engine, marker, rows, server, turns
 from asyncflow.targets.sql import MarkerTarget, TableTarget
 from asyncflow.testing import STYLES, Outcome, Style, no_leaks, sweep
+from asyncflow.testing.leaks import open_files
 from examples.servers.postgres import Postgres
 
 N, NAME = ("n", sa.Integer), ("name", sa.Text)
@@ -341,6 +342,36 @@ async def test_a_copy_from_table_to_table_cancelled_at_every_await(sqlite_url: s
     await people(sqlite_url, "setup", "copies").write([])
     async with no_leaks():
         assert await sweep(case, check, style) > 10
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_a_new_connection_cancelled_at_every_await(
+    url: str, style: Style, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[sqlite3.Connection] = []  # what nobody has closed is not closed by being forgotten either
+    connect = sqlite3.connect
+
+    def kept(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        made.append(connect(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", kept)
+    await MarkerTarget(url, "m").touch()
+    await close_idle()
+
+    async def case() -> None:
+        async with engine.database(MarkerTarget(url, "m")._url) as shared, shared.lend("ask", "m") as connection:
+            await connection.exec_driver_sql("SELECT 1")
+
+    async def check(_: Outcome) -> None:
+        await close_idle()
+        await until(nothing_open)
+
+    async def nothing_open() -> bool:
+        return open_files() <= before
+
+    before = open_files()
+    await sweep(case, check, style)
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -306,6 +306,31 @@ async def test_wide_rows_are_few_at_a_time(wide: int) -> None:
         assert max(len(bunch.rows) for bunch in found) * wide <= most
 
 
+async def test_rows_that_become_wide_are_few_at_a_time() -> None:
+    """A document is small, until it is written as text."""
+    given = 0
+
+    def as_text(document: list[int]) -> str:
+        nonlocal given
+        given += 1
+        return 1_000_000 * str(document[0])
+
+    shape = walking.Shape("t", ["n", "document"], [None, as_text])
+    documents = [(n, [n % 10]) for n in range(300)]
+
+    async def asynchronous() -> AsyncIterator[Any]:
+        for row in documents:
+            yield row
+
+    rows: Any
+    for rows in (documents, iter(documents), asynchronous()):
+        found = [len(bunch.rows) async for bunch in walking.bunches(rows, shape)]
+        assert sum(found) == 300
+        assert max(found) == found[0] == walking.FIRST
+        assert max(found[1:]) <= walking.BYTES // 1_000_000
+    assert given == 3 * 300
+
+
 @pytest.mark.parametrize("leaving", [SystemExit, KeyboardInterrupt])
 async def test_rows_that_want_to_leave_fail_the_load(url: str, leaving: type[BaseException]) -> None:
     def rows() -> Iterator[Any]:
