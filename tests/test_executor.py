@@ -1036,10 +1036,10 @@ async def test_a_publish_in_flight_is_waited_for(tmp_path: Path, monkeypatch: py
                 out.write("whole")
 
     monkeypatch.setattr(os, "replace", slow_replace)
-    building = asyncio.create_task(build(Writes(), grace=0.5, on_event=events.append))
+    building = asyncio.create_task(build(Writes(), grace=2, on_event=events.append))
     await asyncio.to_thread(publishing.wait, 5)
     building.cancel()
-    asyncio.get_running_loop().call_later(0.6, go.set)  # later than grace
+    asyncio.get_running_loop().call_later(2.2, go.set)  # later than grace; the body has a second more to end
     await asyncio.wait([building])
     assert building.cancelled()
     assert not [event for event in events if isinstance(event, Abandoned)]
