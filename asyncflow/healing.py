@@ -7,11 +7,13 @@ not for long.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -35,6 +37,9 @@ TOGETHER = "together"
 
 PATIENCE = 5.0
 """Seconds that the first build waits for what killed processes had decided."""
+
+PATIENCE_AT_EXIT = 1.0
+"""Seconds that the end of the process waits for the rest of it: a short build, too, removes what was left."""
 
 _MODULES = {"s3": "asyncflow.targets.s3", "ftp": "asyncflow.targets.ftp"}
 """Where a kind is known that this process may not have needed yet."""
@@ -72,7 +77,9 @@ def begin() -> None:
         if _begun:
             return
         _begun = True
-    lend(_in_background)
+    over = threading.Event()
+    lend(partial(_in_background, over))
+    atexit.register(over.wait, PATIENCE_AT_EXIT)
 
 
 def again() -> None:
@@ -84,13 +91,14 @@ def again() -> None:
             _decided.clear()
 
 
-def _in_background() -> None:
+def _in_background(over: threading.Event) -> None:
     try:
         clean()
     except Exception as error:
         log.debug("the journals of other processes could not be read: %r", error)
     finally:
         _decided.set()
+        over.set()
 
 
 def clean() -> int:

@@ -346,3 +346,15 @@ async def test_every_build_waits_for_what_had_been_decided(
     (tmp_path / "made").unlink()
     assert (await build([Made(n=0)])).counts == {"failed": 1}, "it is not waited for without end"
     settle(lambda: os.listdir(state / "journal"))
+
+
+@pytest.mark.parametrize(("takes", "said"), [(0.3, "cleaned\n"), (30, "")])
+def test_a_short_build_ends_when_it_has_removed_what_was_left(takes: float, said: str) -> None:
+    """And does not wait for ever for a store that is silent."""
+    code = (
+        "import time; from asyncflow import healing\n"
+        f"healing.clean = lambda: (time.sleep({takes}), print('cleaned', flush=True))\n"
+        "healing.begin()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    assert ended.stdout == said
