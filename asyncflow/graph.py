@@ -144,19 +144,20 @@ class Node:
     """One task somebody wants, and what is known of it."""
 
     __slots__ = (
-        *("task", "state", "flags", "build", "index", "demand"),
+        *("task", "state", "flags", "build", "index", "demand", "met"),
         *("deps", "dependents", "waiting", "wanted", "roots_of", "children", "outstanding"),
         *("structure", "output", "keys", "holder", "lane", "reason", "value", "error", "cause", "attempt"),
         *("options", "priority", "rank"),
     )
 
-    def __init__(self, task: Task, demand: Demand, build: Build) -> None:
+    def __init__(self, task: Task, demand: Demand, build: Build, met: int = 0) -> None:
         self.task = task
         self.state = NEW
         self.flags = 0
         self.demand = demand  # the one whose planning met it
         self.build = build  # whose places it takes
         self.index = len(build.nodes)
+        self.met = met  # when, by the hub's clock; it is looked at after that
         self.deps: list[Node] = NONE  # static dependencies
         self.dependents: list[Node] = NONE  # nodes that wait for it statically
         self.waiting = 0  # static dependencies without a final state

@@ -6,6 +6,9 @@ Where two nodes claim one thing only one of them is at work at a time. If the ot
 this flight and shares its outcome; if it is another task that would make the same target, it waits for the
 lock, and looks again afterwards. All claims of a node are taken in one step, so never in a wrong order.
 
+A node claims what it has looked for and not found. Somebody may have made it between the look and the claim, so the
+hub remembers for a while what has ended, and has those look again that looked before.
+
 One ``threading.Lock``, short sections, and no callback in any of them. It tells who has to be told, and the
 schedulers do that.
 """
@@ -19,6 +22,8 @@ from collections.abc import Hashable, Sequence
 from .graph import FORCED, NONE, RUNNING, SUCCEEDED, SUSPENDED, Node
 
 __all__ = ["Hub", "hub"]
+
+LATELY = 4096  # ends that are remembered at least
 
 
 class _Contest:
@@ -41,6 +46,34 @@ class _Queue:
         self.joined = 0
 
 
+class _Ends:
+    """What has been at work and has ended, in order. Exact for the last ``LATELY`` keys; then it says "perhaps"."""
+
+    __slots__ = ("_begun", "_forgotten", "_newer", "_older", "count")
+
+    def __init__(self) -> None:
+        self.count = 0  # of all ends so far: the time of this clock
+        self._newer: dict[int, int] = {}  # by the hash of the key, which keeps nothing alive
+        self._older: dict[int, int] = {}
+        self._begun = 0  # the time at which the newer ones began
+        self._forgotten = 0  # the time of the last that is in neither
+
+    def note(self, key: Hashable) -> None:
+        """What claimed ``key`` has ended."""
+        self.count += 1
+        self._newer[hash(key)] = self.count
+        if len(self._newer) == LATELY:
+            self._older, self._newer = self._newer, {}
+            self._forgotten, self._begun = self._begun, self.count
+
+    def since(self, key: Hashable, time: int) -> bool:
+        """Whether one that claimed ``key`` may have ended after ``time``."""
+        if time == self.count:
+            return False
+        number = hash(key)
+        return time < self._forgotten or self._newer.get(number, self._older.get(number, 0)) > time
+
+
 class Hub:
     """The claims of one process. Every method may be called from any thread."""
 
@@ -49,12 +82,20 @@ class Hub:
         self._claims: dict[Hashable, Node | _Contest] = {}
         self._queues: dict[Node, _Queue] = {}
         self._outdated: set[Node] = set()  # a node at work has ended that claimed the same
+        self._ends = _Ends()
+
+    @property
+    def now(self) -> int:
+        """The time by which ``claim`` tells whether what a node has seen still holds; it moves with every end."""
+        return self._ends.count
 
     def claim(self, node: Node) -> Sequence[Node]:
-        """Claim ``node.keys``; the nodes that had claimed one of them before."""
+        """Claim ``node.keys``; the nodes that had claimed one of them before. It has looked after ``node.met``."""
         others: Sequence[Node] = NONE
         with self._lock:
             for key in node.keys:
+                if self._ends.since(key, node.met):
+                    self._outdated.add(node)
                 held = self._claims.setdefault(key, node)
                 if held is node:
                     continue
@@ -111,6 +152,8 @@ class Hub:
             waiting = {} if queue is None else queue.nodes
             others: list[Node] = []
             for key in node.keys:
+                if was_at_work:
+                    self._ends.note(key)
                 held = self._claims.get(key)
                 if held is node:
                     del self._claims[key]

@@ -191,7 +191,7 @@ class Scheduler:
                     if build.listening:
                         self.followers.add(build, node)
                 return node
-        node = Node(task, demand, build)
+        node = Node(task, demand, build, self.sharing.hub.now)
         build.nodes.append(node)
         build.times.extend(_NO_TIMES)
         demand.unplanned += 1
@@ -443,6 +443,7 @@ class Scheduler:
             self._remove(node)
             if successor is not None and successor.state < FINAL:
                 self._table(successor)[node.task] = successor
+                successor.met = self.sharing.hub.now
                 self.checks.append(successor)
 
     def _drop_children(self, node: Node) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from asyncflow.graph import CANCELLED, FORCED, LOCKING, READY, RUNNING, SUCCEEDED, Budget, Build, Demand, Node
-from asyncflow.hub import Hub, at_work, shares
+from asyncflow.hub import LATELY, Hub, at_work, shares
 
 KEYS = [f"target {n}" for n in range(20)]
 
@@ -66,6 +66,54 @@ def test_what_has_ended_since_planning_is_looked_at_once() -> None:
     assert hub.enter(second) is None
     finish(hub, second)
     assert not len(hub)
+
+
+def made(hub: Hub, *keys: str) -> None:
+    """Somebody claims ``keys``, works, and ends."""
+    node = node_of("m", *keys)
+    node.met = hub.now
+    hub.claim(node)
+    assert hub.enter(node) is None
+    finish(hub, node)
+
+
+def test_what_has_ended_between_the_look_and_the_claim_is_looked_at_once() -> None:
+    hub = Hub()
+    late = node_of("a", "x", "y")
+    late.met = hub.now
+    made(hub, "y")
+    hub.claim(late)
+    assert hub.enter(late) is late
+    assert hub.enter(late) is None
+    finish(hub, late)
+    assert not len(hub)
+
+
+@pytest.mark.parametrize("others", [0, 10, 3 * LATELY])
+def test_what_ended_before_the_look_or_makes_something_else_is_no_reason_to_look(others: int) -> None:
+    hub = Hub()
+    made(hub, "x")
+    for n in range(others):
+        made(hub, f"before {n}")
+    node = node_of("a", "x")
+    node.met = hub.now
+    for n in range(min(others, LATELY)):
+        made(hub, f"between {n}")
+    hub.claim(node)
+    assert hub.enter(node) is None
+
+
+@pytest.mark.parametrize("others", [LATELY - 1, 3 * LATELY])
+def test_an_end_is_remembered_long_enough_or_all_look_again(others: int) -> None:
+    hub = Hub()
+    node = node_of("a", "x")
+    node.met = hub.now
+    made(hub, "x")
+    for n in range(others):
+        made(hub, f"other {n}")
+    hub.claim(node)
+    assert hub.enter(node) is node
+    assert len(hub._ends._newer) + len(hub._ends._older) < 2 * LATELY
 
 
 def test_one_that_never_was_at_work_is_no_reason_to_look() -> None:

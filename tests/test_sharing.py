@@ -65,6 +65,10 @@ class World:
         self.places: list[Place] = []
         self.places += [Place(graph, self.random, self) for _ in range(loops)]
 
+    def look_slowly(self) -> None:
+        for place in self.places:
+            place.slow_looks = True
+
     def step(self) -> bool:
         """Something happens in one of the loops; False if nothing can."""
         moves = [move for place in self.places if not place.dead for move in (place.receive, place.step)]
@@ -73,12 +77,15 @@ class World:
 
     def run(self) -> None:
         """Until nothing happens, also when everybody looks round."""
-        for _ in range(4):
+        rounds = 4 + len(self.places[0].graph)  # one look finds one flight of a loop that has died
+        for done in range(rounds):
             while self.step():
                 pass
-            for place in self.places:
-                if not place.dead:
-                    place.scheduler.sharing.look_round()
+            living = [place.scheduler.sharing for place in self.places if not place.dead]
+            if done > 3 and not any(sharing.abroad for sharing in living):
+                break
+            for sharing in living:
+                sharing.look_round()
 
     def assert_empty(self) -> None:
         self.run()
@@ -97,6 +104,7 @@ def builds_in_several_loops(seed: int, *, deaths: bool) -> None:
     rng = random.Random(seed)
     graph = random_graph(rng)
     world = World(graph, rng.choice([2, 2, 3]), seed)
+    world.look_slowly()
     demands: list[tuple[Place, Demand, list[int]]] = []
     for _ in range(rng.choice([2, 3, 4])):
         for _ in range(rng.randrange(30)):
@@ -282,6 +290,26 @@ def test_what_was_made_in_another_loop_since_planning_is_looked_at_again() -> No
     while first.step():
         pass
     assert world.ends == {0: 1}
+    world.run()
+    assert [status(node.state) for node in slow.roots] == ["adopted"]
+    assert world.starts == {0: 1}
+    first.scheduler.close(quick)
+    second.scheduler.close(slow)
+    world.assert_empty()
+
+
+def test_what_was_made_in_another_loop_between_the_look_and_the_answer_is_looked_at_again() -> None:
+    world = World([Spec()], 2)
+    first, second = world.places
+    slow = second.build([0], 1)
+    [node] = second.scheduler.checks
+    second.scheduler.checks.clear()
+    second.seen[node] = False  # it is not there
+    quick = first.build([0], 1)
+    first.run()
+    assert world.ends == {0: 1}
+    second.checks.append(node)
+    second.answer_check()
     world.run()
     assert [status(node.state) for node in slow.roots] == ["adopted"]
     assert world.starts == {0: 1}
