@@ -66,6 +66,12 @@ class _Ends:
             self._older, self._newer = self._newer, {}
             self._forgotten, self._begun = self._begun, self.count
 
+    def forget(self) -> None:
+        """Free the memory: from now on it says "perhaps" of all that has been."""
+        if self._newer or self._older:
+            self._newer, self._older = {}, {}
+            self._forgotten = self._begun = self.count
+
     def since(self, key: Hashable, time: int) -> bool:
         """Whether one that claimed ``key`` may have ended after ``time``."""
         if time == self.count:
@@ -170,6 +176,8 @@ class Hub:
                         del self._claims[key]
             if self._outdated:
                 self._outdated.discard(node)
+            if not self._claims:
+                self._ends.forget()
             if others:
                 return [*waiting, *others]
         return list(waiting) if waiting else NONE

@@ -92,6 +92,7 @@ def test_what_has_ended_between_the_look_and_the_claim_is_looked_at_once() -> No
 @pytest.mark.parametrize("others", [0, 10, 3 * LATELY])
 def test_what_ended_before_the_look_or_makes_something_else_is_no_reason_to_look(others: int) -> None:
     hub = Hub()
+    hub.claim(node_of("b", "something else"))
     made(hub, "x")
     for n in range(others):
         made(hub, f"before {n}")
@@ -106,6 +107,7 @@ def test_what_ended_before_the_look_or_makes_something_else_is_no_reason_to_look
 @pytest.mark.parametrize("others", [LATELY - 1, 3 * LATELY])
 def test_an_end_is_remembered_long_enough_or_all_look_again(others: int) -> None:
     hub = Hub()
+    hub.claim(node_of("b", "something else"))
     node = node_of("a", "x")
     node.met = hub.now
     made(hub, "x")
@@ -114,6 +116,17 @@ def test_an_end_is_remembered_long_enough_or_all_look_again(others: int) -> None
     hub.claim(node)
     assert hub.enter(node) is node
     assert len(hub._ends._newer) + len(hub._ends._older) < 2 * LATELY
+
+
+def test_nothing_is_remembered_when_nothing_is_claimed() -> None:
+    hub = Hub()
+    node = node_of("a", "x")
+    node.met = hub.now
+    made(hub, "y")
+    assert not hub._ends._newer
+    hub.claim(node)
+    assert hub.enter(node) is node, "it might have been made"
+    assert hub.enter(node) is None
 
 
 def test_one_that_never_was_at_work_is_no_reason_to_look() -> None:

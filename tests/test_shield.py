@@ -202,10 +202,13 @@ def test_the_end_of_asyncio_run_does_not_cancel_a_step(abandoned: Callable[..., 
     assert left[0].cancelled()
 
 
-def test_anyio_is_not_loaded_for_it() -> None:
+@pytest.mark.parametrize("first", ["", "import anyio"])
+def test_what_anyio_loads_with_a_scope_is_not_loaded_for_it(first: str) -> None:
     code = (
-        "import asyncio, sys\nfrom asyncflow.shield import finish\n"
+        f"import asyncio, sys\n{first}\nbefore = {{name for name in sys.modules if name.startswith('anyio')}}\n"
+        "from asyncflow.shield import finish\n"
         "async def step(): await asyncio.sleep(0); return 7\n"
-        "assert asyncio.run(finish(step())) == 7\nassert 'anyio' not in sys.modules\n"
+        "assert asyncio.run(finish(step())) == 7\n"
+        "assert not {name for name in sys.modules if name.startswith('anyio')} - before\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
