@@ -27,7 +27,9 @@ __all__ = ["Attempt", "Engine", "current", "inside"]
 class Engine(Protocol):
     """What an attempt may ask of the executor that runs it."""
 
-    loop: asyncio.AbstractEventLoop
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """That on which a body may ask for tasks; None: that of a sync body in another process."""
 
     async def request(self, attempt: Attempt, structure: Any) -> Any:
         """Suspend the body on the tasks in ``structure`` and give their values or outputs in its shape."""

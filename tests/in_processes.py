@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
 
-from asyncflow import LocalTarget, MemoryTarget, Task, gather
+from asyncflow import LocalTarget, MemoryTarget, Task, build, gather
 
 
 class InProcess(Task):
@@ -87,6 +87,16 @@ class Awaits(InProcess):
         a, b = await gather(Number(n=1), Number(n=2))
         c = await asyncio.wait_for(Number(n=3), 30)
         return [a, b, c, await OnLoop(n=4)]
+
+
+class HasALoopOfItsOwn(InProcess):
+    """A sync body that runs a loop, and builds on it."""
+
+    def run(self) -> Any:
+        async def main() -> Any:
+            return (await build(Number(n=7)))[Number(n=7)]
+
+        return asyncio.run(main())
 
 
 class LeavesOne(InProcess):

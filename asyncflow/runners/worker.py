@@ -55,10 +55,9 @@ class _Node:
 class _Process:
     """The one worker of this process; the engine of the bodies it runs."""
 
-    loop: asyncio.AbstractEventLoop
-
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
+        self.loop: asyncio.AbstractEventLoop | None = None  # that of an async body
         self.number = 0  # of the attempt whose body runs
         self._stopped = 0  # that of the last attempt that was to stop
         self._attempt: Attempt | None = None
@@ -95,9 +94,10 @@ class _Process:
                     if number == self.number:
                         self._stop()
                 elif number == self.number:
-                    if self._task is not None:
+                    loop = self.loop
+                    if loop is not None:
                         with suppress(RuntimeError):
-                            self.loop.call_soon_threadsafe(self._resolve, kind, payload)
+                            loop.call_soon_threadsafe(self._resolve, kind, payload)
                     else:
                         self._answers.put((kind, payload))
         except EOFError:
@@ -112,10 +112,10 @@ class _Process:
         attempt = self._attempt
         if attempt is not None:
             attempt.fence()
-        task = self._task
-        if task is not None:
-            with suppress(RuntimeError):  # its loop has been closed in this moment: the body has ended
-                self.loop.call_soon_threadsafe(task.cancel)
+        task, loop = self._task, self.loop
+        if task is not None and loop is not None:
+            with suppress(RuntimeError):  # it has been closed in this moment: the body has ended
+                loop.call_soon_threadsafe(task.cancel)
         else:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
@@ -281,7 +281,7 @@ class _Process:
             try:
                 return await body
             finally:
-                self._task = None
+                self._task = self.loop = None
 
         with asyncio.Runner() as runner:
             return runner.run(conduct(), context=contextvars.copy_context())
@@ -329,7 +329,7 @@ class _Process:
 
     async def request(self, attempt: Attempt, structure: Any) -> Any:
         number = next(self._numbers)
-        future = self._waiting[number] = self.loop.create_future()
+        future = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
             self._ask(number, structure)
             kind, payload = await future

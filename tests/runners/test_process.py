@@ -113,6 +113,14 @@ async def test_async_bodies() -> None:
     assert (await build(tasks.Awaits(), processes=1))[tasks.Awaits()] == [1, 2, 3, HERE]
 
 
+@pytest.mark.parametrize("before", [None, tasks.Awaits()])
+async def test_a_sync_body_may_run_a_loop_of_its_own(before: Task | None) -> None:
+    async with Flow(processes=1) as flow:  # one worker, whatever it has run before
+        if before is not None:
+            await flow.run(before)
+        assert await flow.run(tasks.HasALoopOfItsOwn()) == 7
+
+
 async def test_an_async_body_may_leave_what_it_has_asked_for() -> None:
     async with asyncio.timeout(20):
         assert (await build(tasks.LeavesOne()))[tasks.LeavesOne()] == "left"

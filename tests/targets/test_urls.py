@@ -23,6 +23,8 @@ from asyncflow.codecs import Json
         ("rel/ative", LocalTarget("rel/ative")),
         (Path("/tmp/x"), LocalTarget("/tmp/x")),
         ("/tmp/12:30", LocalTarget("/tmp/12:30")),
+        (Path("memory:x"), LocalTarget("memory:x")),
+        (Path("report:2024.csv"), LocalTarget("report:2024.csv")),
         ("memory:name", MemoryTarget("name")),
     ],
 )
@@ -51,12 +53,15 @@ def test_options_are_those_of_the_class() -> None:
             r"\('sqlite\+aiosqlite://...@h/x.db'\): expected \?update_id=...",
         ),
         ("sqlite:///x.db?update_id=a&tabel=t", r"there is no \?tabel=...; did you mean 'table'\?"),
+        ("sqlite:///x.db?update_id=a&columns=t", r"columns go beside the URL: target_for\(url, columns=...\)"),
+        ("me:canary@host/db", r"\('...@host/db'\): no kind of target is known for 'me'"),
+        ("postgresql:me:canary@host/db", r"\('...@host/db'\): expected \?update_id=..."),
         ("s3://u:canary@bucket/key", "credentials do not go into the URL"),
         ("gopher://u:canary@host/x", r"known are file, ftp.*entry point 'gopher' in the group 'asyncflow.targets'"),
     ],
 )
 def test_urls_that_are_refused(url: str, said: str) -> None:
-    if url.startswith(("s3:", "sqlite")):
+    if url.startswith(("s3:", "sqlite", "postgresql")):
         pytest.importorskip("botocore" if url.startswith("s3:") else "sqlalchemy")
     with pytest.raises(ValueError, match=said) as raised:
         target_for(url)
@@ -65,16 +70,45 @@ def test_urls_that_are_refused(url: str, said: str) -> None:
         target_for(None)  # type: ignore[arg-type]
 
 
-def test_others_come_by_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalTarget:
+    """A distribution with entry points, one of which makes this target."""
     made = LocalTarget(tmp_path / "x")
-    module = SimpleNamespace(make=lambda url, **options: (url, options, made)[2])
+    module = SimpleNamespace(make=lambda url, **options: (url, options, made)[2], nothing=lambda url: None)
     monkeypatch.setitem(sys.modules, "of_others", module)  # type: ignore[arg-type]
     folder = tmp_path / "of_others-1.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: of-others\nVersion: 1\n")
-    (folder / "entry_points.txt").write_text("[asyncflow.targets]\ngopher = of_others:make\n")
+    (folder / "entry_points.txt").write_text(
+        "[asyncflow.targets]\nGopher = of_others:make\nwais = of_others:nothing\n"
+        "nowhere = not_a_module:make\nnameless = of_others:not_there\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert target_for("gopher://host/x") is made
+    return made
+
+
+def test_others_come_by_entry_points(of_others: LocalTarget) -> None:
+    assert target_for("gopher://host/x") is of_others
+    assert target_for("GOPHER://host/x") is of_others
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "said"),
+    [
+        (
+            "wais:x",
+            TypeError,
+            r"\('wais:x'\): the entry point wais = of_others:nothing of of-others gave None",
+        ),
+        ("nowhere:x", ImportError, "nowhere = not_a_module:make of of-others cannot be loaded: No module named"),
+        ("nameless:x", ImportError, "nameless = of_others:not_there of of-others cannot be loaded: .*not_there"),
+        ("gophr:x", ValueError, r"did you mean 'gopher'\?"),
+    ],
+)
+@pytest.mark.usefixtures("of_others")
+def test_entry_points_that_give_no_target(url: str, kind: type[Exception], said: str) -> None:
+    with pytest.raises(kind, match=said):
+        target_for(url)
 
 
 @pytest.mark.parametrize("module", ["s3", "ftp", "sql"])
