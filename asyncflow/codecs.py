@@ -18,6 +18,7 @@ import json
 import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Generic, Protocol, TypeVar
 
 from .gzipped import Compressor, Decompressor
@@ -164,14 +165,6 @@ class RowCodec(Codec[Any], Generic[R]):
         """All rows."""
         return self.decoder().decode(data, final=True)
 
-    def file_encoder(self) -> Encoder[R]:
-        """An encoder that compresses where that is wanted."""
-        return _Compressed(self.encoder()) if self.gzip else self.encoder()
-
-    def file_decoder(self) -> Decoder[R]:
-        """A decoder of what was compressed, where it was."""
-        return _Decompressed(self.decoder()) if self.gzip else self.decoder()
-
 
 @dataclass(frozen=True)
 class JsonLines(RowCodec[Any]):
@@ -218,14 +211,15 @@ def _of_row(number: int, error: Exception) -> Exception:
 class _JsonLinesDecoder:
     def __init__(self) -> None:
         self._line = 0
-        self._rest = b""
+        self._rest: list[bytes] = []  # of a line that has not ended
         self._load = json.JSONDecoder().decode
 
     def decode(self, data: bytes, final: bool = False) -> list[Any]:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if final:
-            lines.append(self._rest)
-            self._rest = b""
+        first, *lines = data.split(b"\n")
+        self._rest.append(first)
+        if lines or final:
+            lines.insert(0, b"".join(self._rest))
+            self._rest = [] if final else [lines.pop()]
         rows = []
         for line in lines:
             self._line += 1
@@ -257,6 +251,8 @@ class Csv(RowCodec[Any]):
             columns: Any = self.columns
             if isinstance(columns, str) or not all(isinstance(column, str) for column in columns):
                 raise TypeError(f"Csv(columns={columns!r}): expected a sequence of names")
+            if not columns:
+                raise ValueError(f"Csv(columns={columns!r}): name a column, or leave it to the first row")
             object.__setattr__(self, "columns", tuple(columns))
         csv.reader((), delimiter=self.delimiter)  # raises TypeError for what is no delimiter
         codecs.lookup(self.encoding)
@@ -293,7 +289,14 @@ class _CsvEncoder:
             except (TypeError, ValueError, csv.Error) as error:
                 raise _of_row(self._row, error) from error
         lines, self._lines = self._lines, []
-        return self._text.encode("".join(lines), final)
+        try:
+            return self._text.encode("".join(lines), final)
+        except UnicodeEncodeError as error:
+            ends = accumulate(map(len, lines))
+            after = len(lines) - next(n for n, end in enumerate(ends, 1) if end > error.start)
+            if after == self._row:
+                raise ValueError(f"the header: {error}") from error
+            raise _of_row(self._row - after, error) from error
 
     def write(self, line: str) -> None:
         """What the standard library's writer calls, with one row. It only puts what ends a line into quotes."""
@@ -318,6 +321,8 @@ class _CsvEncoder:
                 raise ValueError(f"has {len(fields)} fields, and there are {len(self._columns)} columns")
             return fields
         if not self._begun:
+            if not row:
+                raise ValueError("has no fields, and its keys would be the header")
             self._begin(tuple(row))
         assert self._columns is not None
         try:
@@ -341,12 +346,14 @@ class _CsvDecoder:
         self._columns = codec.columns if not codec.header else None
         self._wanted = codec.columns
         self._text = codecs.getincrementaldecoder(codec.encoding)()
+        self._encoding = codec.encoding
         self._rest = ""
         self._row = 0
+        self._line = 1  # that the next data begin in
 
     def decode(self, data: bytes, final: bool = False) -> list[Any]:
         lines: list[str] = []  # of the row that is being read
-        text = self._rest + self._text.decode(data, final)
+        text = self._rest + self._decoded(data, final)
         rows = []
         try:
             for row in csv.reader(_lines(text, lines, final), delimiter=self._delimiter):
@@ -359,6 +366,15 @@ class _CsvDecoder:
             raise ValueError(f"row {self._row + len(rows) + 1:,}: {error}") from error
         self._rest = "".join(lines)
         return list(self._checked(rows))
+
+    def _decoded(self, data: bytes, final: bool) -> str:
+        try:
+            text = self._text.decode(data, final)
+        except UnicodeDecodeError as error:
+            before = error.object[: error.start].decode(self._encoding, "ignore")
+            raise ValueError(f"line {self._line + before.count(chr(10)):,}: {error}") from error
+        self._line += text.count("\n")
+        return text
 
     def _checked(self, rows: list[list[str]]) -> Iterator[Any]:
         for row in rows:
@@ -390,24 +406,3 @@ def _lines(text: str, taken: list[str], final: bool) -> Iterator[str]:
         yield line
     if not final:
         raise _More
-
-
-# Compressed rows ------------------------------------------------------------------------------------------
-
-
-class _Compressed(Generic[R]):
-    def __init__(self, encoder: Encoder[R]) -> None:
-        self._encoder = encoder
-        self._zlib = Compressor()
-
-    def encode(self, rows: Iterable[R], final: bool = False) -> bytes:
-        return self._zlib.encode(self._encoder.encode(rows, final), final)
-
-
-class _Decompressed(Generic[R]):
-    def __init__(self, decoder: Decoder[R]) -> None:
-        self._decoder = decoder
-        self._zlib = Decompressor()
-
-    def decode(self, data: bytes, final: bool = False) -> list[R]:
-        return self._decoder.decode(self._zlib.decode(data, final), final)

@@ -26,26 +26,39 @@ class Decompressor:
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(_GZIP)
+        self._data = b""  # what has not been read
         self._members = 0  # that have been begun
         self._between = True  # of this one nothing has been read
 
-    def decode(self, data: bytes, final: bool = False) -> bytes:
-        """What ``data`` brings to light. ``final``: there is no more. Raises ``ValueError``."""
+    @property
+    def more(self) -> bool:
+        """Whether there is more to come of what has been given: decode on, without data."""
+        return bool(self._data)
+
+    def decode(self, data: bytes, final: bool = False, most: int = 0) -> bytes:
+        """What ``data`` brings to light, up to ``most`` bytes of it (0: all); the others come with the next call.
+
+        ``final``: there is no more data. Raises ``ValueError`` for what is not gzip, or ends too early.
+        """
         parts = []
+        length = 0
+        self._data += data
         try:
-            while data:
+            while self._data and (not most or length < most):
                 if self._between and self._members:
-                    data = data.lstrip(b"\0")  # what pads some files at their end
-                    if not data:
+                    self._data = self._data.lstrip(b"\0")  # what pads some files at their end
+                    if not self._data:
                         break
                 self._members += self._between
-                parts.append(self._zlib.decompress(data))
-                data = self._zlib.unused_data
+                part = self._zlib.decompress(self._data, max(0, most - length))
+                parts.append(part)
+                length += len(part)
                 self._between = self._zlib.eof
+                self._data = self._zlib.unused_data if self._between else self._zlib.unconsumed_tail
                 if self._between:
                     self._zlib = zlib.decompressobj(_GZIP)
         except zlib.error as error:
             raise ValueError(f"it is not gzip, or damaged: {error}") from error
-        if final and not self._between:
+        if final and not self._data and not self._between:
             raise ValueError("it ends in the middle of what is compressed")
         return b"".join(parts)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncflow.codecs import Bytes, Codec, Csv, Json, JsonLines, Pickle, RowCodec, Text
+from asyncflow.gzipped import Compressor, Decompressor
 
 
 class Odd(dict[str, str]):
@@ -46,20 +47,24 @@ def test_text_and_bytes_come_back(text: str, data: bytes, compressed: bool) -> N
 
 def in_pieces(codec: RowCodec[Any], rows: list[Any], draw: Any) -> list[Any]:
     """Rows written some at a time, and read from pieces of any length."""
-    encoder = codec.file_encoder()
+    encoder, compressor = codec.encoder(), Compressor()
     at, data = 0, b""
     while at < len(rows):
         count = draw.draw(st.integers(1, 5))
-        data += encoder.encode(rows[at : at + count])
+        part = encoder.encode(rows[at : at + count])
+        data += compressor.encode(part) if codec.gzip else part
         at += count
-    data += encoder.encode([], final=True)
+    part = encoder.encode([], final=True)
+    data += compressor.encode(part, final=True) if codec.gzip else part
     assert codec.decode(data) == codec.decode(codec.encode(rows))
-    decoder = codec.file_decoder()
+    decoder, decompressor = codec.decoder(), Decompressor()
     found = []
-    while data:
-        cut = draw.draw(st.integers(1, 30))
-        found += decoder.decode(data[:cut])
+    while data or decompressor.more:
+        cut = 0 if decompressor.more else draw.draw(st.integers(1, 30))
+        part = decompressor.decode(data[:cut], most=draw.draw(st.integers(0, 9))) if codec.gzip else data[:cut]
+        found += decoder.decode(part)
         data = data[cut:]
+    assert decompressor.decode(b"", final=True) == b""
     return found + decoder.decode(b"", final=True)
 
 
@@ -111,9 +116,28 @@ def test_what_others_read_is_what_was_written() -> None:
 def test_gzip_members_one_after_another() -> None:
     data = gzip.compress(b"1\n") + gzip.compress(b"2\n3") + gzip.compress(b"") + b"\0\0"
     assert JsonLines(gzip=True).decode(data) == [1, 2, 3]
-    decoder = JsonLines(gzip=True).file_decoder()
-    found = [row for n in range(len(data)) for row in decoder.decode(data[n : n + 1])]
-    assert found + decoder.decode(b"", final=True) == [1, 2, 3]
+    decompressor = Decompressor()
+    found = b"".join(decompressor.decode(data[n : n + 1]) for n in range(len(data)))
+    assert found + decompressor.decode(b"", final=True) == b"1\n2\n3"
+
+
+@pytest.mark.parametrize("most", [1, 100, 1000])
+def test_gzip_comes_to_light_a_little_at_a_time(most: int) -> None:
+    data = gzip.compress(b"0" * 9_999) + gzip.compress(b"1" * 10)
+    decompressor = Decompressor()
+    parts = [decompressor.decode(data, final=True, most=most)]
+    while decompressor.more:
+        parts.append(decompressor.decode(b"", final=True, most=most))
+    assert b"".join(parts) == b"0" * 9_999 + b"1" * 10
+    assert max(map(len, parts)) == most
+    short = Decompressor()
+    short.decode(data[:20], most=most)
+    with pytest.raises(ValueError, match="ends in the middle"):  # only when all of it has come to light
+        while True:
+            short.decode(b"", final=True, most=most)
+
+
+def test_no_data_is_no_gzip_member() -> None:
     assert Bytes(gzip=True).decode(b"") == b""
 
 
@@ -130,6 +154,8 @@ def test_gzip_members_one_after_another() -> None:
         (Csv(), b"a,a\n1,2\n", "the header has a column twice: a, a"),
         (Csv(columns=("x", "y")), b"a,b\n1,2\n", "the header is a, b; expected x, y"),
         (Csv(columns=("x",), header=False), b"1,2\n", "row 1 has 2 fields, and there are 1 columns"),
+        (Csv(), b"a,b\n" + b"1,2\n" * 99 + b"1,\xff\n", "line 101: .*invalid start byte"),
+        (Csv(encoding="utf-16"), "a\nb\nc".encode("utf-16") + b"x", "line 3: .*truncated data"),
         (Csv(header=False), b"x" * 200_000, "row 1: field larger than field limit"),
         (Pickle(), b"", "Ran out of input"),
         (Pickle(), b"no pickle", "."),
@@ -159,6 +185,11 @@ def test_what_is_not_theirs_says_where(codec: Codec[Any], data: bytes, said: str
         (Csv(header=False, columns=("a",)), [(1, 2)], ValueError, "row 1: has 2 fields, and there are 1 columns"),
         (Csv(), [{"a": "x" * 131_073}], ValueError, "row 1: a field is longer than the 131,072 characters"),
         (Csv(header=False), [["a"], []], ValueError, "row 2: has no fields"),
+        (Csv(), [{}, {}], ValueError, "row 1: has no fields, and its keys would be the header"),
+        (Csv(encoding="latin-1"), [{"a": "x"}, {"a": "\n"}, {"a": "€"}], ValueError, "row 3: .*can't encode"),
+        (Csv(encoding="latin-1", header=False), ["€"], TypeError, "row 1"),
+        (Csv(encoding="latin-1", header=False), [["€"]], ValueError, "row 1: .*can't encode"),
+        (Csv(encoding="latin-1"), [{"€": "x"}], ValueError, "the header: .*can't encode"),
         (JsonLines(), ["a", "b", "\ud800"], ValueError, "row 3: .*surrogates not allowed"),
         (Csv(), [{"a": 1}, Odd()], ValueError, "row 2: .*invalid start byte"),
         (Pickle(), lambda: 1, TypeError, "lambda"),

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections import deque
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Generator,
-    Iterable,
-    Iterator,
-)
+from collections.abc import Awaitable, Callable, Generator
 from contextvars import copy_context
-from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar
 
 from ..bridge import on_loop
 from ..target import Target
-from ._hops import HOP, in_thread
-from ._reading import AsyncReader
-from ._remote_reading import RemoteReader
+from ._hops import in_thread
+from ._rows import Bunches, Rows
 
 if TYPE_CHECKING:  # loaded by whoever names a codec: it brings csv, json and pickle
-    from ..codecs import Codec, Decoder, RowCodec
+    from ..codecs import Codec, RowCodec
 
-__all__ = ["FileTarget", "Operation", "Rows", "check_codec"]
+__all__ = ["FileTarget", "Operation", "check_codec"]
 
 T = TypeVar("T")
-
-MOST_ROWS = 10_000
-"""Rows that are encoded in one hop to a thread, however small they are."""
 
 
 class FileTarget(Target):
@@ -85,7 +69,7 @@ class FileTarget(Target):
         codec = self._codec()
         if not _has_rows(codec):
             raise TypeError(f"{self!r}: {codec!r} has no rows; read() gives its value")
-        return Rows(self, codec.file_decoder())
+        return Rows(self, codec)
 
     def _codec(self) -> Codec[Any]:
         if self.codec is None:
@@ -105,21 +89,18 @@ class FileTarget(Target):
             file.write(data)
 
     async def _write_rows(self, codec: RowCodec[Any], rows: Any) -> None:
-        bunches = _Bunches(rows, partial(self._encoded, codec.file_encoder().encode))
+        bunches = Bunches(self, codec, rows, on_loop=True)
         context = copy_context()  # the iterable may be code of the body's
         try:
             async with self.open("wb") as file:
                 while not bunches.ended:
-                    if bunches.on_loop:
-                        await bunches.gather()
+                    await bunches.gather()
                     await file.write(await in_thread(context.run, bunches.encode))
         finally:
             await bunches.close()
 
     def _put_rows(self, codec: RowCodec[Any], rows: Any) -> None:
-        bunches = _Bunches(rows, partial(self._encoded, codec.file_encoder().encode))
-        if bunches.on_loop:
-            raise TypeError(f"{self!r}: an async iterable is written by `await target.write(rows)`")
+        bunches = Bunches(self, codec, rows, on_loop=False)
         with self.open("wb") as file:
             while not bunches.ended:
                 file.write(bunches.encode())
@@ -167,46 +148,6 @@ def check_codec(codec: Any) -> Codec[Any] | None:
     raise TypeError(f"codec={codec!r}: {hint}")
 
 
-class _Bunches:
-    """Rows from wherever they come, encoded so many at a time that they are about as long as a hop."""
-
-    def __init__(self, rows: Any, encode: Callable[[list[Any], bool], bytes]) -> None:
-        if isinstance(rows, (str, bytes)) or not isinstance(rows, (Iterable, AsyncIterable)):
-            raise TypeError(f"rows are an iterable or an async iterable of rows, not {type(rows).__name__}")
-        self._encode = encode
-        self._count = 100
-        self._gathered: list[Any] = []
-        self.on_loop = isinstance(rows, AsyncIterable)
-        self._async: AsyncIterator[Any] | None = aiter(rows) if isinstance(rows, AsyncIterable) else None
-        self._sync: Iterator[Any] = iter(()) if isinstance(rows, AsyncIterable) else iter(rows)
-        self.ended = False
-
-    async def gather(self) -> None:
-        """Have the next rows ready: for an async iterable."""
-        assert self._async is not None
-        while len(self._gathered) < self._count:
-            try:
-                self._gathered.append(await anext(self._async))
-            except StopAsyncIteration:
-                self.ended = True
-                break
-
-    async def close(self) -> None:
-        """End an asynchronous generator that has not come to its end."""
-        if isinstance(self._async, AsyncGenerator):
-            await self._async.aclose()
-
-    def encode(self) -> bytes:
-        """The bytes of the next rows. In a thread."""
-        rows = self._gathered if self.on_loop else list(islice(self._sync, self._count))
-        self._gathered = []
-        self.ended = self.ended or (not self.on_loop and len(rows) < self._count)
-        data = self._encode(rows, self.ended)
-        if rows and not self.ended:
-            self._count = min(MOST_ROWS, max(1, self._count * HOP // max(len(data), HOP // 100)))
-        return data
-
-
 class Operation(Generic[T]):
     """What ``write()`` and ``read()`` give: nothing has happened yet. ``await`` it; in sync code call ``result()``."""
 
@@ -243,94 +184,3 @@ class Operation(Generic[T]):
     def __del__(self) -> None:
         if not self._begun:
             warnings.warn(f"{self!r} was never awaited: nothing has been done", RuntimeWarning, stacklevel=2)
-
-
-class Rows:
-    """The rows of a target, read as they are wanted: for ``async for`` on the loop, ``for`` in sync code."""
-
-    def __init__(self, target: FileTarget, decoder: Decoder[Any]) -> None:
-        self._target = target
-        self._decoder = decoder
-        self._ahead: deque[Any] = deque()
-        self._block: Any = None  # the open target
-        self._file: Any = None
-        self._ended = False
-        self._reading = False
-
-    def __aiter__(self) -> Rows:
-        return self
-
-    async def __anext__(self) -> Any:
-        while not self._ahead:
-            if self._ended:
-                raise StopAsyncIteration
-            self._begin()
-            try:
-                if self._file is None:
-                    self._block = self._target.open("rb")
-                    self._file = await self._block.__aenter__()
-                data = await self._file.read(HOP)
-                # The rows are kept by the thread: a cancel that comes meanwhile loses none of them.
-                await in_thread(self._decode, data)
-            except ValueError:
-                await self.__aexit__()
-                raise
-            finally:
-                self._reading = False
-            if not data:
-                await self.__aexit__()
-        return self._ahead.popleft()
-
-    def _begin(self) -> None:
-        if self._reading:
-            raise RuntimeError(f"the rows of {self._target!r} are being read by somebody else: call rows() for each")
-        self._reading = True
-
-    def _decode(self, data: bytes) -> None:
-        self._ahead.extend(self._target._decoded(self._decoder.decode, data, not data))
-        self._ended = not data
-
-    async def __aenter__(self) -> Rows:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self._ended = True
-        if self._file is not None:
-            self._file = None
-            await self._block.__aexit__(None, None, None)
-
-    def __del__(self) -> None:
-        if self._file is not None and isinstance(self._file, (AsyncReader, RemoteReader)):
-            self._file.abandon()
-
-    def __iter__(self) -> Rows:
-        return self
-
-    def __next__(self) -> Any:
-        while not self._ahead:
-            if self._ended:
-                raise StopIteration
-            self._begin()
-            try:
-                if self._file is None:
-                    self._block = self._target.open("rb")
-                    self._file = self._block.__enter__()
-                data = self._file.read(HOP)
-                self._decode(data)
-            except ValueError:
-                self.__exit__()
-                raise
-            finally:
-                self._reading = False
-            if not data:
-                self.__exit__()
-        return self._ahead.popleft()
-
-    def __enter__(self) -> Rows:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ended = True
-        if self._file is not None:
-            self._file = None
-            self._block.__exit__(None, None, None)

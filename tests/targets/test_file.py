@@ -106,7 +106,15 @@ async def test_rows_that_are_left_early_let_go_of_the_file(make: Make) -> None:
         del _row
 
 
-async def test_memory_does_not_grow_with_the_rows(make: Make, tmp_path: Path) -> None:
+def test_rows_are_copied_in_sync_code(make: Make) -> None:
+    first, second = make("rows.csv", Csv()), make("rows.jsonl.gz", JsonLines(gzip=True))
+    first.write({"n": n} for n in range(5)).result()
+    second.write(first.rows()).result()
+    assert second.read().result() == first.read().result()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+async def test_memory_does_not_grow_with_the_rows(make: Make, compressed: bool) -> None:
     alive = most = 0
 
     class Row(dict[str, Any]):
@@ -120,8 +128,15 @@ async def test_memory_does_not_grow_with_the_rows(make: Make, tmp_path: Path) ->
             nonlocal alive
             alive -= 1
 
-    await make("rows.jsonl", JsonLines()).write(Row() for _ in range(20_000))
+    target = make("rows.jsonl", JsonLines(gzip=compressed))
+    await target.write(Row() for _ in range(20_000))
     assert most < 2000
+    async with target.rows() as rows:
+        count = 0
+        async for _row in rows:
+            assert len(rows._ahead) < 2000
+            count += 1
+    assert count == 20_000
 
 
 @pytest.mark.parametrize("style", STYLES)
