@@ -70,7 +70,7 @@ class FTPSource:
 
     async def _read(self, pool: Pool, size: int) -> bytes:
         transfer = self._in_hand() or await self._begin(pool)
-        if self._size is not None and self._size <= SMALL:
+        if self._small:
             await self._read_whole(transfer)
             return b""
         data = await transfer.receive(size) if size else b""
@@ -113,14 +113,19 @@ class FTPSource:
         return begun
 
     async def _check(self, connection: Connection) -> None:
-        """Whether it is the file that it was when this began, if it has begun."""
+        """Whether it is the file of which something has been given; where nothing has, it begins with the one there."""
         size = await size_of(connection, self._path)
-        small = size is not None and size <= SMALL
-        stamp = None if small else await modified(connection, self._path)
-        if small or not self._at:  # nothing has been given of it
-            self._at, self._size, self._stamp = 0, size, stamp
-        elif size is None or stamp is None or (size, stamp) != (self._size, self._stamp):
+        if not self._at or self._small:  # what has come of a small one has not been given
+            self._at, self._size = 0, size
+            self._stamp = None if self._small else await modified(connection, self._path)
+            return
+        stamp = await modified(connection, self._path)
+        if size is None or stamp is None or (size, stamp) != (self._size, self._stamp):
             raise OSError(f"{self._name} broke off after {self._at:,} bytes, and is not what it was by now")
+
+    @property
+    def _small(self) -> bool:
+        return self._size is not None and self._size <= SMALL
 
     def _in_hand(self) -> Transfer | None:
         """The transfer that was parked, unless it has been let go of."""

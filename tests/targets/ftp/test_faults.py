@@ -164,17 +164,44 @@ async def test_a_control_connection_that_dies_in_a_long_download(vs: FtpServer) 
     empty(vs)
 
 
-async def test_a_download_does_not_go_on_in_another_file(vs: FtpServer) -> None:
+@pytest.mark.parametrize("size", [900_000, 1000, 0], ids=["large", "small", "empty"])
+@pytest.mark.parametrize("lost", ["cut", "lent"])
+async def test_a_download_does_not_go_on_in_another_file(
+    vs: FtpServer, lost: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "LIMIT", 1)
     (vs.root / "file").write_bytes(CONTENT)
     async with proxied(vs) as (proxy, through):
         async with at(through, "file").open("rb") as file:
             start = await file.read(1000)
-            (vs.root / "new").write_bytes(CONTENT[:900_000])
+            (vs.root / "new").write_bytes(CONTENT[:size])
             (vs.root / "new").rename(vs.root / "file")
-            proxy.faults.append(Fault(cut="data", at_bytes=0))
+            if lost == "cut":
+                proxy.faults.append(Fault(cut="data", at_bytes=0))
+            else:
+                assert await at(through, "file").exists()  # by the one connection
             with pytest.raises(OSError, match="not what it was"):
                 await file.read()
         assert start == CONTENT[:1000]
+        await clients.close_idle()
+    empty(vs)
+
+
+@pytest.mark.parametrize("size", [1000, 900_000])
+async def test_a_small_file_that_breaks_off_is_read_from_its_beginning(vs: FtpServer, size: int) -> None:
+    """Nothing of it has been given: what is there by now is as good."""
+    old, new = b"old" * 30_000, random.Random(2).randbytes(size)
+    (vs.root / "file").write_bytes(old)
+    (vs.root / "new").write_bytes(new)
+
+    class Replaced(Fault):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "times" and value == 0:  # it breaks off now
+                (vs.root / "new").rename(vs.root / "file")
+            super().__setattr__(name, value)
+
+    async with proxied(vs, Replaced(cut="both", at_bytes=50_000)) as (_, through):
+        assert await get(at(through, "file")) == new
         await clients.close_idle()
     empty(vs)
 
