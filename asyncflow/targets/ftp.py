@@ -53,8 +53,8 @@ class FTPTarget(RemoteTarget):
     there": of two processes that write the same file at once both publish, each of them whole, and the later one stays.
     A transfer whose connection breaks goes on with another one: a download if the file has the size and time it had, an
     upload if the server has all but the last 4 MB of what was sent.
-    On servers that do not rename to a name in use (IIS, say) the old file is deleted first, so that there is a moment
-    without any.
+    On servers that do not rename to a name in use (IIS, say) the old file is given another one first, so that there is
+    a moment without any; it has its own again where the new one cannot take its place.
 
     Raises ``TypeError`` and ``ValueError`` for values that cannot be right.
     """

@@ -13,8 +13,8 @@ from ...errors import TargetStateUnknown
 from . import server as servers
 from .connection import Connection
 from .listing import list_folder
-from .lookup import is_there
-from .publishing import replace, state_of
+from .lookup import is_there, size_of
+from .publishing import TEMPORARY, Publication, state_of
 from .server import Server, parse
 
 __all__: list[str] = []
@@ -37,10 +37,23 @@ def _finish(step: Mapping[str, Any]) -> None:
     asyncio.run(_connected(server, partial(_publish, temp=temp, path=step["to"], was=step["was"])))
 
 
-async def _publish(connection: Connection, temp: str, path: str, was: list[int | str | None]) -> None:
-    if await is_there(connection, temp) and await state_of(connection, path) == was:
-        await replace(connection, temp, path, f"ftp://{connection.server.name}{path}")
-    # Else it was done; or somebody has made it anew since, and what is left goes with the rest.
+async def _publish(connection: Connection, temp: str, path: str, was: list[int | str | None] | None) -> None:
+    """Publish it where what was there is there still; ``was`` is None where only that is to have its name again."""
+    key = f"ftp://{connection.server.name}{path}"
+    publication = Publication(temp, path, key, await size_of(connection, temp), _noted)
+    try:
+        publication.moved = await is_there(connection, publication.aside)
+        if was is not None and await is_there(connection, temp):
+            between = publication.moved and not await is_there(connection, path)  # it was killed as it replaced it
+            if between or await state_of(connection, path) == was:
+                await publication.publish(connection)
+        # Else it was done; or somebody has made it anew since, and what is left goes with the rest.
+    finally:
+        await publication.settle(connection)
+
+
+async def _noted() -> None:
+    """The journal in which this was found says so already."""
 
 
 async def _connected(server: Server, work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -62,7 +75,8 @@ async def _remove_all(connection: Connection, folder: str, token: str) -> int:
         if await is_there(connection, folder):
             raise OSError(f"{connection.server.name} does not list {folder}")
         return 0
-    left = [name for name in listing.folders if name.startswith(f".af-{token}")]
+    # What a file that was there is called while it is replaced is no temporary: the step that replaces it says more.
+    left = [name for name in listing.folders if name.startswith(f".af-{token}") and name.endswith(TEMPORARY)]
     for name in left:
         await connection.must(f"DELE {posixpath.join(folder, name)}", f"{name} cannot be removed", 200, 250)
     return len(left)

@@ -13,7 +13,7 @@ from ...errors import TargetStateUnknown
 from .connection import Connection, Reply
 from .listing import Listing, list_folder
 
-__all__ = ["is_there", "many_there", "modified", "refusal", "size_of"]
+__all__ = ["is_file", "is_there", "many_there", "modified", "refusal", "size_of"]
 
 LOOKS = 2
 """How often a folder that cannot be listed is looked for."""
@@ -31,6 +31,15 @@ async def is_there(connection: Connection, path: str) -> bool:
                 return True
             break
     return await _listed(connection, path)
+
+
+async def is_file(connection: Connection, path: str) -> bool:
+    """Whether ``path`` is there, and no folder. Raises ``OSError``, ``TargetStateUnknown``."""
+    if await size_of(connection, path) is None and "SIZE" not in connection.lacks:
+        return False
+    if not await is_there(connection, path):
+        return False
+    return not (await connection.ask(f"CWD {path}")).good  # some tell the size of a folder, too
 
 
 async def many_there(connection: Connection, paths: Sequence[str]) -> list[bool | BaseException]:

@@ -7,6 +7,7 @@ breaks goes on (APPE) after what the server says it has.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import posixpath
@@ -15,15 +16,16 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from ... import journal
+from ... import healing, journal
 from ...attempt import Attempt
 from ...errors import TargetStateUnknown
+from ...shield import finish
 from .._hops import in_thread
 from .._streams import publish
 from .connection import Connection, Reply, Transfer, Unreachable
 from .lookup import is_there, size_of
 from .pool import TRIES, Pool, pause, pool_of
-from .publishing import replace, state_of
+from .publishing import TEMPORARY, Publication, state_of
 from .server import Server
 
 __all__ = ["FTPSink"]
@@ -58,6 +60,7 @@ class FTPSink:
         self._cut = False  # a session of the server's may still be at work on what it had got
         self._stored = False
         self._published = False
+        self._replacing = ""  # the journal's entry on the file that was there before, once it may be renamed
         self._over = False
         self._connection: Connection | None = None
         self._transfer: Transfer | None = None
@@ -184,7 +187,7 @@ class FTPSink:
 
     async def _begin(self, connection: Connection) -> Transfer | Reply:
         name, token = os.urandom(6).hex(), journal.token()
-        self._temp = posixpath.join(self._folder, f".af-{token}{name}.part")
+        self._temp = posixpath.join(self._folder, f".af-{token}{name}{TEMPORARY}")
         await in_thread(journal.note, "ftp", self._server.url(self._folder))
         journal.unfinished.add(self._place)
         return await self._begin_again(connection)
@@ -266,25 +269,34 @@ class FTPSink:
     # Publishing -------------------------------------------------------------------------------------------
 
     async def _rename(self) -> None:
-        for tries in range(1, TRIES + 1):
-            try:
-                async with pool_of(self._server) as pool, pool.lease() as connection:
-                    await self._rename_on(connection, again=tries > 1)
-                    break
-            except (ConnectionError, TimeoutError) as error:
-                if tries == TRIES or isinstance(error, Unreachable):
-                    raise
-            await pause(tries)
-        self._published = True
-        journal.unfinished.discard(self._place)
+        publication = Publication(self._temp, self._path, self._key, self._total, self._note_replaced)
+        try:
+            async with pool_of(self._server) as pool:
+                await pool.ask(publication.publish)
+            self._published = True
+            journal.unfinished.discard(self._place)
+        finally:
+            if self._replacing:
+                await finish(self._settle(publication))
 
-    async def _rename_on(self, connection: Connection, *, again: bool) -> None:
-        """RNFR, RNTO; ``again`` where a connection was lost over it, and nobody knows whether it has been done."""
-        if again and not await is_there(connection, self._temp):
-            if await size_of(connection, self._path) in (self._total, None) and await is_there(connection, self._path):
-                return
-            raise OSError(f"{self._key} cannot be published: {self._temp} is gone")
-        await replace(connection, self._temp, self._path, self._key)
+    async def _note_replaced(self) -> None:
+        """For another process, which gives the file that was there its name back if this one is killed now."""
+        if not self._replacing:
+            self._replacing = json.dumps([{"kind": "ftp", "place": self._place, "to": self._path, "was": None}])
+            await in_thread(journal.note, healing.TOGETHER, self._replacing)
+            journal.unfinished.add(self._replacing)
+
+    async def _settle(self, publication: Publication) -> None:
+        """See to the file that was there before. What cannot be done now is left to the next process."""
+        try:
+            async with asyncio.timeout(DISCARD), pool_of(self._server) as pool:
+                settled = await pool.ask(publication.settle)
+        except (OSError, TargetStateUnknown) as error:
+            log.error("%s: the file that was there before may be left as %s: %s", self._key, publication.aside, error)
+        else:
+            if settled:
+                journal.unfinished.discard(self._replacing)
+                await in_thread(journal.done, healing.TOGETHER, self._replacing)
 
 
 async def _make_folder(connection: Connection, folder: str) -> None:

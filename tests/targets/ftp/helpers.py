@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aioftp
+
+from asyncflow import clients
 from asyncflow.targets.ftp import FTPTarget
 from examples.servers.ftp import FtpServer
 
@@ -45,3 +50,15 @@ async def put(target: FTPTarget, content: bytes, block: int = 256 * 1024) -> Non
 async def get(target: FTPTarget) -> bytes:
     async with target.open("rb") as file:
         return await file.read()
+
+
+@asynccontextmanager
+async def served(kind: type[aioftp.Server], root: Path) -> AsyncIterator[FtpServer]:
+    """A server of aioftp's, which does not rename to a name in use."""
+    server = kind([aioftp.User("u", "p", base_path=root)])
+    await server.start("127.0.0.1", 0)
+    try:
+        yield FtpServer("127.0.0.1", server.server_port, "u", "p", None, None, "/", root)
+    finally:
+        await clients.close_idle()
+        await server.close()

@@ -22,7 +22,8 @@ class Fault:
     ``at_bytes``: when so much has gone over a data connection, ``cut`` is closed. ``command``: when it comes, it is
     answered with ``answer``, if there is one, and else ``cut`` is closed: before the server hears of it, or, with
     ``after``, when it has answered, which nobody hears. ``reply``: the same with the reply that begins so. ``seconds``:
-    instead of being closed, it is held up for so long.
+    instead of being closed, it is held up for so long. ``late``: nobody hears anything more on that connection, and the
+    server gets the command when the next one of that name comes, just before it. The first ``skip`` are let pass.
     """
 
     cut: Literal["data", "control", "both"] = "control"
@@ -32,6 +33,8 @@ class Fault:
     reply: str = ""
     answer: str = ""
     seconds: float = 0
+    late: bool = False
+    skip: int = 0
     times: int = 1
 
 
@@ -43,6 +46,7 @@ class Proxy:
     connections: int = 0
     most: int = 0
     """Control connections that were open at once."""
+    _late: list[tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
     _serving: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -55,9 +59,21 @@ class Proxy:
     def fire(self, **given: object) -> Fault | None:
         for fault in self.faults:
             if fault.times > 0 and all(getattr(fault, name) == value for name, value in given.items()):
+                if fault.skip:
+                    fault.skip -= 1
+                    continue
                 fault.times -= 1
                 return fault
         return None
+
+    async def deliver(self, name: str) -> None:
+        """Let the server do what has come to it late."""
+        for kept in [kept for kept in self._late if kept[0].startswith(name.encode())]:
+            line, reader, writer = kept
+            self._late.remove(kept)
+            writer.write(line)
+            assert await reader.readline()
+            _abort(writer)
 
 
 class _Session:
@@ -70,6 +86,7 @@ class _Session:
         self.data: list[asyncio.StreamWriter] = []
         self.tasks: set[asyncio.Task[None]] = set()
         self.listeners: list[asyncio.Server] = []
+        self.kept = False  # the server's end of it is needed later
         self.mute = False  # the next reply gets lost, and the connection with it
 
     async def serve(self) -> None:
@@ -90,7 +107,8 @@ class _Session:
     def cut(self, what: str) -> None:
         if what in ("control", "both"):
             _abort(self.writer)
-            _abort(self.far)
+            if not self.kept:
+                _abort(self.far)
         if what in ("data", "both"):
             for writer in self.data:
                 _abort(writer)
@@ -99,7 +117,12 @@ class _Session:
         while line := await self.reader.readline():
             name = line.decode().split()[0]
             self.proxy.commands.append(line.decode().rstrip("\r\n"))
+            await self.proxy.deliver(name)
             if fault := self.proxy.fire(command=name):
+                if fault.late:
+                    self.kept = True
+                    self.proxy._late.append((line, self.far_reader, self.far))
+                    return
                 if fault.answer:
                     self.writer.write(fault.answer.encode() + b"\r\n")
                     continue
@@ -223,4 +246,6 @@ async def proxied(server: FtpServer, *faults: Fault) -> AsyncIterator[tuple[Prox
         for task in list(proxy._serving):
             task.cancel()
         await asyncio.gather(*proxy._serving, return_exceptions=True)
+        for _, _, far in proxy._late:
+            _abort(far)
         await asyncio.sleep(0)  # for the loop to close the sockets

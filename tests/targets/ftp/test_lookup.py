@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from asyncflow.targets._ftp.listing import Listing
 from asyncflow.targets.ftp import FTPTarget
 from examples.servers.ftp import FtpServer, proftpd
 from tests.servers import had
-from tests.targets.ftp.helpers import at, empty, get, left, put
+from tests.targets.ftp.helpers import at, empty, get, left, put, served
 from tests.targets.ftp.proxy import Fault, proxied
 
 
@@ -148,17 +147,6 @@ class Factless(aioftp.Server):
 
     async def build_mlsx_string(self, connection: Any, path: Any) -> str:
         return f" {path.name}" if path.name != "odd" else "odd"
-
-
-@asynccontextmanager
-async def served(kind: type[aioftp.Server], root: Path) -> AsyncIterator[FtpServer]:
-    server = kind([aioftp.User("u", "p", base_path=root)])
-    await server.start("127.0.0.1", 0)
-    try:
-        yield FtpServer("127.0.0.1", server.server_port, "u", "p", None, None, "/", root)
-    finally:
-        await clients.close_idle()
-        await server.close()
 
 
 @pytest.mark.parametrize("kind", [aioftp.Server, NoMlst, Factless])
