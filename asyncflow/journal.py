@@ -4,6 +4,11 @@ Each process has a file of its own in the state directory, locked as long as it 
 An entry is a place: a directory, say, in which it makes temporaries. Their names begin with the token, so one entry for
 each place is enough, and nothing of anybody else's is ever touched. What others have left is looked at in ``healing``.
 
+What is called by the token alone is locked, for itself alone, by its owner and by nobody else, from before it has that
+name until it is removed or the owner is gone. So whoever finds such a file that is not locked knows that its owner is
+gone, provided that it still has that name then: what was opened may have been replaced since (``is_at``). Names with a
+dot are no owner's (``healing``), or not yet.
+
 That takes a lock of the system's, which ends with the process however it goes (``flock``). Where there is none, or no
 directory that can be written to, nothing is written down, and leftovers stay.
 """
@@ -11,6 +16,7 @@ directory that can be written to, nothing is written down, and leftovers stay.
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
 import os
 import sys
@@ -21,7 +27,7 @@ from contextlib import suppress
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["done", "folder", "leave", "locked", "note", "read", "state_folder", "token", "unfinished"]
+__all__ = ["NEW", "done", "folder", "is_at", "leave", "locked", "note", "read", "state_folder", "token", "unfinished"]
 
 log = logging.getLogger("asyncflow")
 
@@ -30,6 +36,12 @@ unfinished: set[str] = set()
 
 CROWDED = 64 * 1024
 """Bytes of what is done, from which on the file is written anew without it."""
+
+NEW = ".new"
+"""What the name of a journal goes on with until it is complete and locked. Nobody needs it before."""
+
+TRIES = 3
+"""Files that are begun, one after the other, when somebody takes them for what a killed process has begun."""
 
 _lock = threading.Lock()
 _token = ""
@@ -115,45 +127,79 @@ def read(fd: int) -> list[str]:
 
 
 def _begin() -> None:
-    global _fd
     os.makedirs(folder(), mode=0o700, exist_ok=True)
-    _fd = _made(token())
+    if os.path.lexists(os.path.join(folder(), token())):
+        raise FileExistsError(f"{folder()} has a journal of another process with the same token")
+    _write_anew()
     atexit.register(leave)
     from . import healing  # which reads the journals of others, in the background
 
     healing.begin()
 
 
-def _made(name: str) -> int:
-    """A new file in the folder, locked."""
-    path = os.path.join(folder(), name)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    if not locked(fd):  # a file that was there is not opened, so nobody can have it
-        os.close(fd)
-        raise BlockingIOError(f"{folder()} is on a file system whose locks do not work")
-    return fd
-
-
 def _write_anew() -> None:
-    """Only what is not done. Whoever is killed in between has left both files, or the old one."""
+    """Only what is not done. Whoever is killed in between has left the old file, if there was one.
+
+    The new one is locked before it gets its name, and the old one until it has lost it: whoever finds one by that name
+    finds it locked. Raises ``OSError``.
+    """
     global _fd, _past
-    fd = _made(f"{_token}~")
-    os.write(fd, _encoded(f"+{entry}" for entry in sorted(_noted)))
-    os.replace(os.path.join(folder(), f"{_token}~"), os.path.join(folder(), _token))
+    content = _encoded(f"+{entry}" for entry in sorted(_noted))
+    for n in range(TRIES):
+        fd = _made(f"{_token}{NEW}{n}", content)
+        if fd is not None:
+            break
+    else:
+        raise BlockingIOError(f"{folder()} is on a file system whose locks do not work")
     if _fd is not None:
         os.close(_fd)
     _fd, _past = fd, 0
 
 
-def locked(fd: int) -> bool:
-    """Lock the open file, if nobody else has."""
+def _made(name: str, content: bytes) -> int | None:
+    """The journal, with that content and locked, made as ``name``; None where another process took it for a leftover.
+
+    That happens before it is locked: nobody can tell it from one whose owner was killed there.
+    """
+    path = os.path.join(folder(), name)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    made = False
+    try:
+        if locked(fd):
+            if os.write(fd, content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+            made = True  # it is not closed any more, not even by a KeyboardInterrupt: it may have its name by then
+            os.replace(path, os.path.join(folder(), _token))
+    except FileNotFoundError:
+        made = False
+    except OSError:
+        made = False
+        raise
+    finally:
+        if not made:
+            os.close(fd)
+            with suppress(OSError):
+                os.unlink(path)
+    return fd if made else None
+
+
+def locked(fd: int, *, shared: bool = False) -> bool:
+    """Lock the open file, if nobody else has; ``shared`` if nobody has for itself alone. Raises ``OSError``."""
     if sys.platform == "win32":
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+def is_at(fd: int, path: str) -> bool:
+    """Whether the open file is what ``path`` leads to: it may have been replaced or removed. Raises ``OSError``."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _give_up(error: OSError) -> None:
