@@ -69,7 +69,10 @@ def end(process: subprocess.Popen[str], *, kill: bool = True) -> None:
 
 
 def hidden(folder: Path) -> list[Path]:
-    return sorted(folder.rglob(".af-*"))
+    found = []
+    for directory, folders, files in os.walk(folder):  # unlike rglob, it does not mind what is removed meanwhile
+        found += [Path(directory, name) for name in folders + files if name.startswith(".af-")]
+    return sorted(found)
 
 
 def close() -> None:

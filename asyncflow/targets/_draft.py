@@ -50,9 +50,7 @@ class Draft:
         """The temporary. Made when first asked for, in a thread: random bytes let go of the interpreter."""
         journal.note("folder", self.directory)
         # Not derived from the final name: that may be 250 bytes long, and others must not guess it.
-        path = os.path.join(self.directory, f".af-{journal.token()}{os.urandom(6).hex()}{self._suffix}")
-        journal.unfinished.add(path)
-        return path
+        return os.path.join(self.directory, f".af-{journal.token()}{os.urandom(6).hex()}{self._suffix}")
 
     @property
     def expected(self) -> bool:
@@ -66,6 +64,7 @@ class Draft:
     def create(self) -> int:
         """Create the temporary, and missing parents, and give its file descriptor."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | CLOEXEC | getattr(os, "O_BINARY", 0)
+        journal.unfinished.add(self.path)
         try:
             with self._named():
                 try:
@@ -75,12 +74,19 @@ class Draft:
                     fd = os.open(self.path, flags, 0o666)
         except OSError:
             _proven.discard(self.directory)
+            journal.unfinished.discard(self.path)
             raise
         self.created = True
         if len(_proven) >= PROVEN:
             _proven.clear()
         _proven.add(self.directory)
         return fd
+
+    def lend(self) -> str:
+        """The path of the temporary, for somebody else to create it, below parents that are there."""
+        self.make_parents()
+        journal.unfinished.add(self.path)
+        return self.path
 
     def make_parents(self) -> None:
         """Create the missing directories above the final name, durably if the draft is durable."""
@@ -187,6 +193,8 @@ class Draft:
             self._remove()
 
     def _remove(self) -> None:
+        if "path" not in self.__dict__:
+            return  # nothing has been begun
         try:
             if os.path.isdir(self.path) and not os.path.islink(self.path):
                 import shutil  # brings the archive formats along; only a directory needs it
@@ -194,7 +202,7 @@ class Draft:
                 shutil.rmtree(self.path)
             else:
                 os.unlink(self.path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # there is none
             pass
         except OSError as error:
             log.warning("a temporary of %s is left behind: %s", self.final, error)

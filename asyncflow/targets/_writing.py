@@ -299,13 +299,13 @@ class TemporaryPath:
         self._draft = draft
 
     def __enter__(self) -> str:
-        self._draft.make_parents()
-        return self._draft.path
+        return self._draft.lend()
 
     def __exit__(self, kind: type[BaseException] | None, *error: Any) -> Literal[False]:
         if kind is not None:
             self._draft.discard()
         elif not os.path.lexists(self._draft.path):
+            self._draft.discard()
             raise FileNotFoundError(
                 f"nothing was written to the temporary path of {self._draft.final}; write the output to the path "
                 "that temporary_path() gives"
@@ -315,7 +315,11 @@ class TemporaryPath:
         return False
 
     async def __aenter__(self) -> str:
-        return await in_thread(self.__enter__)
+        try:
+            return await in_thread(self.__enter__)
+        except BaseException:
+            await in_thread(self._draft.discard)  # cancelled while it was being entered
+            raise
 
     async def __aexit__(self, *error: Any) -> Literal[False]:
         return await in_thread(self.__exit__, *error)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import asyncflow
-from asyncflow import LocalTarget, TargetStateUnknown, Task
+from asyncflow import LocalTarget, TargetStateUnknown, Task, journal
 from asyncflow.targets._hops import HOP
 from asyncflow.testing import leaks
 
@@ -934,6 +934,34 @@ async def test_nothing_written_to_a_temporary_path(target: LocalTarget) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing was written.*out\.txt"):
         async with target.temporary_path():
             pass
+
+
+@pytest.mark.parametrize("sync", [True, False])
+async def test_what_was_never_made_does_not_keep_the_journal(tmp_path: Path, sync: bool) -> None:
+    (tmp_path / "file").touch()
+    below, fine = LocalTarget(tmp_path / "file" / "below"), LocalTarget(tmp_path / "out")
+
+    def blocks() -> Iterator[Any]:
+        yield below.open("w")
+        yield below.temporary_path()
+        yield fine.temporary_path()  # and nothing is written there
+
+    before = set(journal.unfinished)
+    for block in blocks():
+        with pytest.raises(OSError, match=r"file|nothing was written"):
+            if sync:
+                with block:
+                    pass
+            else:
+                async with block:
+                    pass
+    assert journal.unfinished == before
+    entering = asyncio.ensure_future(fine.temporary_path().__aenter__())
+    await asyncio.sleep(0)  # its hop has begun
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert journal.unfinished == before
 
 
 def test_a_directory_is_not_replaced_by_another_with_something_in_it(tmp_path: Path) -> None:
