@@ -44,13 +44,17 @@ class Draft:
         self.attempt = current.get()
         self.pid = os.getpid()
         self.created = False
+        self._former = ""  # where the directory is by now that was replaced
 
     @cached_property
     def path(self) -> str:
         """The temporary. Made when first asked for, in a thread: random bytes let go of the interpreter."""
         journal.note("folder", self.directory)
+        return self._private() + self._suffix
+
+    def _private(self) -> str:
         # Not derived from the final name: that may be 250 bytes long, and others must not guess it.
-        return os.path.join(self.directory, f".af-{journal.token()}{os.urandom(6).hex()}{self._suffix}")
+        return os.path.join(self.directory, f".af-{journal.token()}{os.urandom(6).hex()}")
 
     @property
     def expected(self) -> bool:
@@ -137,7 +141,10 @@ class Draft:
         return {"kind": kind, "from": self.path, "to": self.final, "was": _state(self.final)}
 
     def publish_path(self) -> None:
-        """Make what a program left at ``path``, a file or a directory, visible under the final name."""
+        """Make what a program left at ``path``, a file or a directory, visible under the final name.
+
+        A directory that is there is replaced by another one. Raises as ``publish``.
+        """
         try:
             with self._named():
                 if self.durable:
@@ -146,6 +153,8 @@ class Draft:
             self.discard()
             raise
         self.publish()
+        if self._former:
+            self._remove(self._former)
 
     def _rename(self) -> None:
         if not self.durable:
@@ -159,15 +168,58 @@ class Draft:
 
     def _replace(self) -> None:
         if self.attempt is None:
-            return os.replace(self.path, self.final)
+            return self._take_place()
         self.attempt.begin_publish()
         visible = False
         try:
-            os.replace(self.path, self.final)
+            self._take_place()
             visible = True
         finally:
             self.attempt.end_publish(self.key, visible=visible)
         return None
+
+    def _take_place(self) -> None:
+        try:
+            os.replace(self.path, self.final)
+        except OSError:
+            if not (_is_folder(self.path) and _is_folder(self.final)):
+                raise
+            self._take_place_of_folder()  # in which there is something
+
+    def _take_place_of_folder(self) -> None:
+        """No rename does that. The one that is there goes aside first; for a moment there is none.
+
+        Who is killed then has left both, and what is to be done in the journal.
+        """
+        import json
+
+        former = self._private()
+        kind = "folder" if self.durable else "folder, not durable"
+        decision = json.dumps([{"kind": kind, "from": self.path, "to": self.final, "former": former}])
+        journal.note(healing.TOGETHER, decision)
+        try:
+            os.rename(self.final, former)
+        except OSError:
+            journal.done(healing.TOGETHER, decision)
+            raise
+        journal.unfinished.add(former)
+        try:
+            os.rename(self.path, self.final)
+            self._former = former
+        except OSError as error:
+            self._put_back(former, error)
+            raise
+        finally:
+            if former == self._former or former not in journal.unfinished:
+                journal.done(healing.TOGETHER, decision)
+
+    def _put_back(self, former: str, error: OSError) -> None:
+        try:
+            os.rename(former, self.final)
+        except OSError:
+            error.add_note(f"what was there is at {former}: when this process has ended, the next one puts it back")
+        else:
+            journal.unfinished.discard(former)
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -175,7 +227,7 @@ class Draft:
         try:
             yield
         except OSError as error:
-            if error.filename is None or error.filename == self.path:
+            if error.filename in (None, self.path, self.final):
                 error.filename = self.final
                 if error.filename2 is not None:
                     del error.filename2  # None would be printed
@@ -189,25 +241,23 @@ class Draft:
             buffer: Any = getattr(file, "buffer", file)
             with suppress(OSError, ValueError):
                 (file if mine else buffer.raw).close()
-        if mine:
-            self._remove()
+        if mine and "path" in self.__dict__:  # else nothing has been begun
+            self._remove(self.path)
 
-    def _remove(self) -> None:
-        if "path" not in self.__dict__:
-            return  # nothing has been begun
+    def _remove(self, path: str) -> None:
         try:
-            if os.path.isdir(self.path) and not os.path.islink(self.path):
+            if _is_folder(path):
                 import shutil  # brings the archive formats along; only a directory needs it
 
-                shutil.rmtree(self.path)
+                shutil.rmtree(path)
             else:
-                os.unlink(self.path)
+                os.unlink(path)
         except (FileNotFoundError, NotADirectoryError):  # there is none
             pass
         except OSError as error:
             log.warning("a temporary of %s is left behind: %s", self.final, error)
             return
-        journal.unfinished.discard(self.path)
+        journal.unfinished.discard(path)
 
 
 def _clean_folder(folder: str, token: str) -> int:
@@ -236,6 +286,10 @@ def _state(path: str) -> list[int] | None:
     return [status.st_ino, status.st_mtime_ns, status.st_size]
 
 
+def _is_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
 def _finish_file(step: Mapping[str, Any], *, durable: bool) -> None:
     if not os.path.lexists(step["from"]) or _state(step["to"]) != step["was"]:
         return  # it was done; or somebody has made it anew since, and what is left goes with the rest
@@ -245,9 +299,24 @@ def _finish_file(step: Mapping[str, Any], *, durable: bool) -> None:
             directory.sync()
 
 
+def _finish_folder(step: Mapping[str, Any], *, durable: bool) -> None:
+    """After a kill between the two renames: the new one is whole. What is put aside goes with the rest."""
+    if os.path.lexists(step["to"]) or not os.path.lexists(step["former"]):
+        return  # the first had not been done, or the second had; or somebody has made it anew since
+    with Directory(os.path.dirname(step["to"])) as directory:
+        try:
+            os.rename(step["from"], step["to"])
+        except OSError:
+            os.rename(step["former"], step["to"])
+        if durable:
+            directory.sync()
+
+
 healing.cleaners["folder"] = _clean_folder
 healing.finishers["file"] = partial(_finish_file, durable=True)
 healing.finishers["file, not durable"] = partial(_finish_file, durable=False)
+healing.finishers["folder"] = partial(_finish_folder, durable=True)
+healing.finishers["folder, not durable"] = partial(_finish_folder, durable=False)
 
 
 class Directory:

@@ -112,7 +112,8 @@ class LocalTarget(FileTarget):
         """A private path for programs that want one, for ``with`` or ``async with``.
 
         What is there when the block ends normally, a file or a directory, is published; the path ends in the
-        target's own suffix. Raises ``FileNotFoundError`` if nothing is there.
+        target's own suffix. A directory that replaces one takes two renames: for a moment there is none. Raises
+        ``FileNotFoundError`` if nothing is there, ``OSError`` for a file where there is a directory or the reverse.
         """
         suffix = os.path.splitext(self.path)[1]
         return TemporaryPath(self._draft(suffix=suffix if len(suffix) <= 16 else ""))

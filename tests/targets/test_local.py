@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import errno
 import gc
 import gzip
 import io
@@ -22,7 +23,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import asyncflow
-from asyncflow import LocalTarget, TargetStateUnknown, Task, journal
+from asyncflow import LocalTarget, TargetStateUnknown, Task, healing, journal
 from asyncflow.targets._hops import HOP
 from asyncflow.testing import leaks
 
@@ -964,16 +965,104 @@ async def test_what_was_never_made_does_not_keep_the_journal(tmp_path: Path, syn
     assert journal.unfinished == before
 
 
-def test_a_directory_is_not_replaced_by_another_with_something_in_it(tmp_path: Path) -> None:
-    target = LocalTarget(tmp_path / "folder")
+REPLACED = """
+import os, shutil, sys
+from asyncflow import LocalTarget, journal
+from asyncflow.targets import _draft
+
+def killing(name, real):
+    def call(*args, **options):
+        global calls
+        if calls == int(sys.argv[2]):
+            os._exit(9)
+        calls += 1
+        return real(*args, **options)
+    return call
+
+calls = 0
+with LocalTarget(sys.argv[1]).temporary_path() as path:
+    os.mkdir(path)
+    open(path + "/new", "w").close()
+    os.rename, journal.note = killing("rename", os.rename), killing("note", journal.note)
+    journal.done, shutil.rmtree = killing("done", journal.done), killing("rmtree", shutil.rmtree)
+"""
+
+
+def directory_of(target: LocalTarget, name: str) -> None:
     with target.temporary_path() as path:
         os.mkdir(path)
-        Path(path, "old").touch()
-    with pytest.raises(OSError, match=r"folder'$"), target.temporary_path() as path:
-        os.mkdir(path)
-        Path(path, "new").touch()
+        Path(path, name).touch()
+
+
+async def test_a_directory_is_replaced_by_another(tmp_path: Path) -> None:
+    for durability in ("fsync", "none"):
+        target = LocalTarget(tmp_path / "folder", durability=durability)  # type: ignore[arg-type]
+        directory_of(target, "old")
+        async with target.temporary_path() as path:
+            os.mkdir(path)
+            Path(path, "new").touch()
+        assert names(tmp_path / "folder") == ["new"]
+        assert names(tmp_path) == ["folder"]
+        assert not [name for name in journal.unfinished if str(tmp_path) in name]
+
+
+def test_a_directory_replaces_no_file_and_no_link(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    for name in ("file", "link"):
+        with pytest.raises(OSError, match=rf"{name}'$"):
+            directory_of(LocalTarget(tmp_path / name), "new")
+    (tmp_path / "elsewhere" / "kept").touch()
+    with pytest.raises(OSError, match=r"elsewhere'$"), LocalTarget(tmp_path / "elsewhere").open("w") as file:
+        file.write("a file")
+    assert names(tmp_path) == ["elsewhere", "file", "link"]
+    assert names(tmp_path / "elsewhere") == ["kept"]
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_directory_that_cannot_be_replaced_is_put_back(
+    tmp_path: Path, failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where that is impossible, too, the next process does it."""
+    target, rename, calls = LocalTarget(tmp_path / "folder"), os.rename, 0
+    directory_of(target, "old")
+
+    def fails(*args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == failing or (failing == 3 and calls == 2):
+            raise OSError(errno.EIO, "no", args[0], None, args[1])
+        rename(*args)
+
+    decided: list[str] = []
+    monkeypatch.setattr(journal, "note", lambda kind, place: kind == "together" and decided.append(place))
+    monkeypatch.setattr(journal, "done", lambda kind, place: kind == "together" and decided.remove(place))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"no: '.*folder'") as raised:
+        patch.setattr(os, "rename", fails)
+        directory_of(target, "new")
+    assert bool(decided) == (failing == 3)
+    for decision in decided:
+        assert "puts it back" in raised.value.__notes__[0]
+        assert not os.path.exists(target.path)
+        healing._finish(decision)
+        journal.unfinished.discard(json.loads(decision)[0]["former"])
     assert names(tmp_path / "folder") == ["old"]
     assert names(tmp_path) == ["folder"]
+    assert not [name for name in journal.unfinished if str(tmp_path) in name]
+
+
+@pytest.mark.parametrize("killed", range(6))
+def test_a_kill_while_a_directory_is_replaced(tmp_path: Path, killed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASYNCFLOW_STATE", str(tmp_path / "state"))
+    target = LocalTarget(tmp_path / "data" / "folder")
+    directory_of(target, "old")
+    process = subprocess.run([sys.executable, "-c", REPLACED, target.path, str(killed)])
+    assert process.returncode == (9 if killed < 5 else 0)
+    assert killed in (0, 1, 2, 3, 4) or names(tmp_path / "data") == ["folder"]
+    healing.clean()
+    assert names(tmp_path / "data" / "folder") == ["old" if killed < 2 else "new"]
+    assert names(tmp_path / "data") == ["folder"]
 
 
 def test_a_program_may_use_the_path(tmp_path: Path) -> None:
