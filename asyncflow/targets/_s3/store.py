@@ -206,6 +206,11 @@ class Client:
         self.conditional: dict[str, bool] = {}  # by bucket, whether it keeps conditions
         self.asking = asyncio.Lock()  # about that
 
+    @property
+    def endpoint(self) -> str:
+        """Where it asks: what was given, or what was found in the environment, or AWS's own."""
+        return str(self._api.meta.endpoint_url)
+
     async def call(self, operation: str, parameters: dict[str, Any]) -> Any:
         """``operation`` of the API."""
         return await getattr(self._api, operation)(**parameters)
