@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit, urlunsplit
 from weakref import WeakValueDictionary
 
 import aiobotocore
@@ -29,7 +30,8 @@ AddressingStyle = Literal["auto", "path", "virtual"]
 class S3Store:
     """Where buckets are. With nothing given: AWS, with the credentials, region and endpoint that its tools would find.
 
-    For others (Ceph, R2, SeaweedFS) ``endpoint_url`` says where; ``access_key`` and ``secret_key`` go together.
+    For others (Ceph, R2, SeaweedFS) ``endpoint_url`` says where; it is kept in one spelling: the host in small letters,
+    no port that goes without saying, no slash at the end. ``access_key`` and ``secret_key`` go together.
     ``connections`` are open at most, to one store from one loop. ``connect_timeout`` and ``read_timeout`` are in
     seconds, for each of ``attempts`` requests.
 
@@ -58,6 +60,8 @@ class S3Store:
             raise ValueError("S3Store: access_key and secret_key go together; leave out both to have them found")
         if self.endpoint_url is not None and not re.match("https?://[^/]", self.endpoint_url):
             raise ValueError(f"S3Store(endpoint_url={self.endpoint_url!r}): expected http://host or https://host")
+        if self.endpoint_url is not None:  # one place has one name, here and in the keys of targets
+            object.__setattr__(self, "endpoint_url", _one_spelling(self.endpoint_url))
         if self.addressing_style not in get_args(AddressingStyle):
             raise ValueError(f"S3Store(addressing_style={self.addressing_style!r}): expected auto, path or virtual")
         for name in ("connections", "attempts"):
@@ -150,6 +154,24 @@ class S3Store:
         )
         return Client(manager, await manager.__aenter__())
 
+
+def _one_spelling(endpoint: str) -> str:
+    """The same for all endpoints that are the same. Raises ``ValueError`` for a port that is none."""
+    try:
+        parts = urlsplit(endpoint)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(
+            f"S3Store(endpoint_url={endpoint!r}): expected http://host or https://host, with or without a port: {error}"
+        ) from None
+    login, at, place = parts.netloc.rpartition("@")
+    place = re.sub(r":\d*$", "", place).lower()
+    if port not in {None, _PORTS[parts.scheme]}:
+        place = f"{place}:{port}"
+    return urlunsplit((parts.scheme, login + at + place, parts.path.rstrip("/"), parts.query, parts.fragment))
+
+
+_PORTS = {"http": 80, "https": 443}  # that go without saying
 
 # Checksums at the end of a body are newer than many of the other stores.
 _FOR_OTHERS = {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}

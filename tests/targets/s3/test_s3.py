@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ParamValidationError
 
-from asyncflow import TargetStateUnknown, Task, build, clients, healing
+from asyncflow import PlanError, TargetStateUnknown, Task, build, clients, healing
 from asyncflow.codecs import Json, JsonLines
 from asyncflow.targets._s3 import listing, writing
 from asyncflow.targets.s3 import S3FlagTarget, S3Store, S3Target
@@ -604,10 +604,53 @@ def test_values_that_make_no_sense() -> None:
         S3Store(read_timeout="x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected http://host"):
         S3Store(endpoint_url="http://")
+    with pytest.raises(ValueError, match=r"S3Store\(endpoint_url='http://host:x'\): expected http://host or .* a port"):
+        S3Store(endpoint_url="http://host:x")
     with pytest.raises(TypeError, match=r"S3Store\(secret_key=...\): expected a str, not a bytes"):
         S3Store(access_key="x", secret_key=b"canary")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="the mode is 'r', 'w', 'rb' or 'wb'"):
         S3Target("s3://bucket/key").open("a")  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("url", "other"),
+    [
+        ("http://host:1", "http://host:1/"),
+        ("http://host:1", "http://HOST:1//"),
+        ("http://host", "http://host:80"),
+        ("http://host", "http://Host:/"),
+        ("https://host", "https://host:443/"),
+        ("https://host/At/Path", "https://host:0443/At/Path/"),
+        ("http://[fe80::1]", "http://[FE80::1]:80/"),
+    ],
+)
+def test_an_endpoint_has_one_spelling(url: str, other: str) -> None:
+    store, same = S3Store(endpoint_url=url), S3Store(endpoint_url=other)
+    assert store.endpoint_url == url
+    assert (same, same.place, same.identity) == (store, store.place, store.identity)
+    assert S3Target("s3://bucket/key", store=same).key == f"s3://bucket/key at {url}"
+
+
+@pytest.mark.parametrize("url", ["https://host:80", "http://host:443", "http://host:8080", "http://host/At/Path"])
+def test_another_endpoint_stays_another(url: str) -> None:
+    assert S3Store(endpoint_url=url).endpoint_url == url
+
+
+async def test_one_object_by_two_spellings_is_one_target(s3: S3Server, place: str) -> None:
+    ran = []
+
+    class Spelt(Task):
+        endpoint: str
+
+        def output(self) -> S3Target:
+            return S3Target(f"{place}/x", store=store_of(s3, self.endpoint))
+
+        async def run(self) -> None:
+            ran.append(self.endpoint)
+
+    with pytest.raises(PlanError, match="would both make"):
+        await build([Spelt(endpoint=s3.endpoint), Spelt(endpoint=f"{s3.endpoint}/")])
+    assert ran == []
 
 
 async def test_a_request_without_a_key_is_refused(store: S3Store, place: str) -> None:
