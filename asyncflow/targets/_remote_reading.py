@@ -13,12 +13,15 @@ from typing import IO, Any, Generic, TypeVar
 
 from ..bridge import Bridge
 from ..shield import finish
-from ._hops import HOP
-from ._streams import Source
+from ._hops import HOP, in_thread
+from ._streams import Source, Turns
 
 __all__ = ["RemoteReader", "RemoteReading"]
 
 S = TypeVar("S", str, bytes)
+
+LARGE = 4 * 1024 * 1024
+"""Characters or bytes that are too many to be put together on the loop: 1 ms."""
 
 _LINE = re.compile(r"\r\n|\r(?!\Z)|\n")  # of any kind; a \r that comes last may be half of a \r\n
 
@@ -98,7 +101,8 @@ class _RawSource(io.RawIOBase):
 class RemoteReader(Generic[S]):
     """A stored thing that is being read, some 256 kB at a time.
 
-    What a cancelled call has read is not lost: the next call gives it.
+    Of several tasks that read, each gets what comes next, whole. What a cancelled call has read is not lost: the next
+    call gives it.
     """
 
     def __init__(self, source: Source, encoding: str | None, newline: str | None) -> None:
@@ -111,29 +115,27 @@ class RemoteReader(Generic[S]):
             bare = codecs.getincrementaldecoder(encoding)("strict")
             self._decoder = io.IncrementalNewlineDecoder(bare, translate=newline is None)
             self._nothing = ""
+        # Who finds what it wants in the buffer takes it. Who does not waits for its turn, and sets aside what is there:
+        # until it has what it wants, nobody else finds anything.
+        self._turns = Turns("read of a closed handle")
         self._buffer = self._nothing
         self._at = 0  # so much of the buffer has been given
+        self._aside: list[Any] = []
         self._ended = False
-        self._closed = False
 
     async def read(self, size: int = -1) -> S:
         """At most ``size`` characters or bytes, by default all that is left; nothing at the end. Raises ``OSError``."""
-        if size < 0:
-            await self._gather(inf)
-            return self._take(len(self._buffer))
-        if len(self._buffer) - self._at < size:
-            await self._gather(size)
-        return self._take(size)
+        if 0 <= size <= len(self._buffer) - self._at:
+            return self._take(size)
+        async with self._turns.turn():
+            return await self._read(inf if size < 0 else size)
 
     async def readline(self) -> S:
         """The next line with its end; nothing at the end of the file."""
-        seen = self._at
-        while not (end := self._end_of_line(seen)):
-            seen = len(self._buffer) - self._at  # in what is left when the buffer has been cut
-            if not await self._more():
-                end = len(self._buffer)
-                break
-        return self._take(end - self._at)
+        if end := self._end_of_line(self._buffer, self._at):
+            return self._take(end - self._at)
+        async with self._turns.turn():
+            return await self._read_line()
 
     def __aiter__(self) -> RemoteReader[S]:
         return self
@@ -144,39 +146,74 @@ class RemoteReader(Generic[S]):
         raise StopAsyncIteration
 
     async def close(self) -> None:
-        """Close. A second time does nothing."""
-        if not self._closed:
-            self._closed = True
-            self._buffer, self._at = self._nothing, 0
-            await finish(self._source.close())
+        """Close; another task's read is stopped. A second time does nothing."""
+        if not self._turns.over:
+            await finish(self._close())
+
+    async def _close(self) -> None:
+        self._buffer, self._at = self._nothing, 0
+        async with self._turns.last():
+            self._aside.clear()
+            await self._source.close()
 
     def abandon(self) -> None:
         """Let go of it without waiting, in any thread: nobody is going to close it."""
-        self._closed = True
+        self._turns.over = True
         with suppress(RuntimeError):  # its loop has been closed
             self._loop.call_soon_threadsafe(self._source.abandon)
 
-    async def _gather(self, size: float) -> None:
-        """Have at least so much in the buffer, or all there is. What a cancel interrupts is there all the same."""
-        parts = [self._take(len(self._buffer))]
-        held = len(parts[0])
-        try:
-            while held < size and (data := await self._read_some()):
-                parts.append(data)
-                held += len(data)
-        finally:
-            self._buffer, self._at = self._nothing.join(parts), 0
+    # In turn:
 
-    async def _more(self) -> bool:
-        """Whether there is more in the buffer than there was: not at the end."""
-        data = await self._read_some()
-        self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
-        self._at = 0
-        return bool(data)
+    async def _read(self, size: float) -> S:
+        await self._regain()
+        if size <= len(self._buffer) - self._at:
+            return self._take(int(size))
+        held = self._set_aside()
+        while held < size and (data := await self._read_some()):
+            self._aside.append(data)
+            held += len(data)
+        return await self._joined(int(min(held, size)))
+
+    async def _read_line(self) -> S:
+        await self._regain()
+        if end := self._end_of_line(self._buffer, self._at):
+            return self._take(end - self._at)
+        held = self._set_aside()
+        overlap = 0 if self._decoder is None or self._newline in (None, "\n", "\r") else 1  # an end of two characters
+        last = self._aside[0][-overlap:] if overlap and held else self._nothing
+        while data := await self._read_some():
+            self._aside.append(data)
+            if end := self._end_of_line(last + data, 0):
+                return await self._joined(held - len(last) + end)
+            held += len(data)
+            last = data[-overlap:] if overlap else last
+        return await self._joined(held)
+
+    def _set_aside(self) -> int:
+        """What is in the buffer is set aside, to be gone on with; how much that is."""
+        if rest := self._take(len(self._buffer)):
+            self._aside.append(rest)
+        return len(rest)
+
+    async def _regain(self) -> None:
+        """Have what a cancelled call had set aside in the buffer again."""
+        if self._aside:
+            self._buffer = await self._joined(sum(map(len, self._aside)))
+
+    async def _joined(self, size: int) -> S:
+        """The first ``size`` of what is set aside; what is more of its last part is the buffer then."""
+        parts = self._aside
+        if more := sum(map(len, parts)) - size:
+            last = parts.pop()
+            parts += [last[:-more], last[-more:]]
+        wanted = parts[:-1] if more else parts
+        # Cancelled here, it is still set aside.
+        data: S = self._nothing.join(wanted) if size <= LARGE else await in_thread(self._nothing.join, wanted)
+        self._buffer, self._at = parts[-1] if more else self._nothing, 0
+        self._aside = []
+        return data
 
     async def _read_some(self) -> Any:
-        if self._closed:
-            raise ValueError("read of a closed handle")
         while not self._ended:
             data = await self._source.read(HOP)
             self._ended = not data
@@ -186,14 +223,16 @@ class RemoteReader(Generic[S]):
                 return text
         return self._nothing
 
-    def _end_of_line(self, seen: int) -> int:
-        """Where the next line ends, 0 if its end is not in the buffer; before ``seen`` it is not."""
+    # Of the buffer:
+
+    def _end_of_line(self, data: Any, at: int) -> int:
+        """Where the first line of ``data`` from ``at`` on ends, 0 if its end is not there."""
         if self._newline == "" and self._decoder is not None:
-            found = _LINE.search(self._buffer, max(self._at, seen - 1))
+            found = _LINE.search(data, at)
             return found.end() if found else 0
         end = b"\n" if self._decoder is None else self._newline or "\n"
-        at = self._buffer.find(end, max(self._at, seen - 1))
-        return at + len(end) if at >= 0 else 0
+        start = data.find(end, at)
+        return int(start + len(end)) if start >= 0 else 0
 
     def _take(self, size: int) -> S:
         if not self._at and size >= len(self._buffer):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from ..attempt import Attempt
 from ..shield import finish
 
-__all__ = ["Sink", "Source", "publish"]
+__all__ = ["Sink", "Source", "Turns", "publish"]
 
 
 class Source(Protocol):
@@ -55,6 +57,55 @@ class Sink(Protocol):
         Called after whatever has gone wrong, with its caller shielded from cancels; it takes some seconds at most.
         """
         ...
+
+
+class Turns:
+    """One call of a handle at a time, whichever of its user's tasks it comes from, until the handle is closed.
+
+    ``closed`` is what a call is told that comes too late, or is stopped.
+    """
+
+    def __init__(self, closed: str) -> None:
+        self.over = False
+        self._closed = closed
+        self._lock = asyncio.Lock()
+        self._stop: asyncio.Timeout | None = None  # of the call that is under way, if it can be stopped
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """A turn that ``last`` stops, by what is a cancel to who is in it. Raises ``ValueError`` if it is too late."""
+        async with self._lock:
+            self._check()
+            stop = self._stop = asyncio.timeout(None)
+            try:
+                async with stop:
+                    yield
+            except TimeoutError:
+                if stop.expired():
+                    raise ValueError(self._closed) from None
+                raise
+            finally:
+                self._stop = None
+
+    @asynccontextmanager
+    async def whole_turn(self) -> AsyncIterator[None]:
+        """A turn that ``last`` waits for. Raises ``ValueError`` if it is too late."""
+        async with self._lock:
+            self._check()
+            yield
+
+    def _check(self) -> None:
+        if self.over:
+            raise ValueError(self._closed)
+
+    @asynccontextmanager
+    async def last(self) -> AsyncIterator[None]:
+        """The turn of who closes: whoever is at work is stopped or waited for, and the others come too late."""
+        if self._stop is not None and not self.over:
+            self._stop.reschedule(asyncio.get_running_loop().time())
+        self.over = True
+        async with self._lock:
+            yield
 
 
 async def publish(attempt: Attempt | None, key: str, step: Callable[[], Awaitable[object]]) -> None:

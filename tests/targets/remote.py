@@ -23,23 +23,44 @@ class Store:
         self.reading: set[Incoming] = set()
         self.draw = random.Random(0)
         self.fail: Callable[[str], None] = lambda step: None
+        self.open = asyncio.Event()  # while it is not set, it answers nobody
+        self.open.set()
+
+
+class OneAtATime:
+    """Calls that are made while it is busy with another are the handle's fault, as they would be with a real store."""
+
+    def __init__(self) -> None:
+        self.busy = False
+
+    def __enter__(self) -> None:
+        if self.busy:
+            raise RuntimeError("a second call at a time")
+        self.busy = True
+
+    def __exit__(self, *error: object) -> None:
+        self.busy = False
 
 
 class Incoming:
     def __init__(self, store: Store, data: bytes) -> None:
         self.store, self.data, self.at = store, data, 0
+        self.busy = OneAtATime()
         store.reading.add(self)
 
     async def read(self, size: int) -> bytes:
-        await asyncio.sleep(0)
-        self.store.fail("read")
-        piece = self.data[self.at : self.at + min(size, self.store.draw.randint(1, 50_000))]
-        self.at += len(piece)
-        return piece
+        with self.busy:
+            await asyncio.sleep(0)
+            await self.store.open.wait()
+            self.store.fail("read")
+            piece = self.data[self.at : self.at + min(size, self.store.draw.randint(1, 50_000))]
+            self.at += len(piece)
+            return piece
 
     async def close(self) -> None:
-        await asyncio.sleep(0)
-        self.store.reading.discard(self)
+        with self.busy:
+            await asyncio.sleep(0)
+            self.store.reading.discard(self)
 
     def abandon(self) -> None:
         self.store.reading.discard(self)
@@ -50,22 +71,27 @@ class Outgoing:
         self.store, self.name, self.key = store, name, key
         self.attempt = current.get()
         self.parts: list[bytes] = []
+        self.busy = OneAtATime()
 
     async def write(self, data: bytes) -> None:
-        self.store.partial.add(self)
-        await asyncio.sleep(0)
-        self.store.fail("write")
-        self.parts.append(data)
+        with self.busy:
+            self.store.partial.add(self)
+            await asyncio.sleep(0)
+            await self.store.open.wait()
+            self.store.fail("write")
+            self.parts.append(data)
 
     async def prepare(self) -> None:
-        await asyncio.sleep(0)
-        self.store.fail("prepare")
+        with self.busy:
+            await asyncio.sleep(0)
+            self.store.fail("prepare")
 
     async def commit(self) -> None:
-        try:
-            await publish(self.attempt, self.key, self._show)
-        finally:
-            await self.discard()
+        with self.busy:
+            try:
+                await publish(self.attempt, self.key, self._show)
+            finally:
+                self.store.partial.discard(self)
 
     async def _show(self) -> None:
         await asyncio.sleep(0)
@@ -73,8 +99,9 @@ class Outgoing:
         self.store.whole[self.name] = b"".join(self.parts)
 
     async def discard(self) -> None:
-        self.store.partial.discard(self)
-        await asyncio.sleep(0)
+        with self.busy:
+            self.store.partial.discard(self)
+            await asyncio.sleep(0)
 
 
 class RemoteTarget(Base):

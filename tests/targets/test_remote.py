@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,9 @@ async def test_bytes_come_back_by_lines_and_by_sizes() -> None:
         assert await file.read(100_000) + await file.read() == content
 
 
-async def test_a_cancelled_read_loses_nothing() -> None:
+@pytest.mark.parametrize("large", [1_000, 10_000_000])
+async def test_a_cancelled_read_loses_nothing(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncflow.targets._remote_reading.LARGE", large)
     content = bytes(range(256)) * 4000
     RemoteTarget.store.whole["it"] = content
     async with RemoteTarget("it").open("rb") as file:
@@ -120,6 +123,62 @@ async def test_a_cancelled_read_loses_nothing() -> None:
             except asyncio.CancelledError:
                 continue
         assert found + await file.read() == content
+
+
+@pytest.mark.parametrize("newline", [None, "", "\r\n"])
+async def test_tasks_that_read_one_handle_share_its_lines(newline: str | None, store: Store) -> None:
+    lines = [f"{n} {'x' * (n % 50)}\r\n" for n in range(20_000)]
+    store.whole["it"] = "".join(lines).encode()
+    found: list[str] = []
+
+    async def read() -> None:
+        async for line in file:
+            found.append(line)
+            await asyncio.sleep(0)
+
+    async with RemoteTarget("it").open(newline=newline) as file, asyncio.TaskGroup() as tasks:
+        for _ in range(4):
+            tasks.create_task(read())
+    assert found == (lines if newline is not None else [line.replace("\r", "") for line in lines])
+
+
+async def test_tasks_that_read_one_handle_share_its_bytes(store: Store) -> None:
+    store.whole["it"] = b"0123456789" * 30_000
+    found: list[bytes] = []
+
+    async def read(size: int) -> None:
+        while data := await file.read(size):
+            found.append(data)
+
+    async with RemoteTarget("it").open("rb") as file, asyncio.TaskGroup() as tasks:
+        for size in (10, 5_000, 70_000):
+            tasks.create_task(read(size))
+    assert all(len(data) % 10 == 0 and data.startswith(b"0123456789") for data in found)
+    assert sum(map(len, found)) == 300_000
+
+
+async def test_closing_stops_a_read_of_another_task(store: Store) -> None:
+    store.whole["it"] = b"x" * 300_000
+    async with RemoteTarget("it").open("rb") as file:
+        store.open.clear()
+        reading = [asyncio.ensure_future(file.read()), asyncio.ensure_future(file.readline())]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    for read in reading:
+        with pytest.raises(ValueError, match="read of a closed handle"):
+            await read
+
+
+async def test_a_long_line_takes_no_longer_than_the_file(store: Store) -> None:
+    store.whole["it"] = b"x" * 24_000_000 + b"\nend"
+    begun = time.process_time()
+    async with RemoteTarget("it").open() as file:
+        assert len(await file.read()) == 24_000_004
+    whole, begun = time.process_time() - begun, time.process_time()
+    async with RemoteTarget("it").open() as file:
+        assert len(await file.readline()) == 24_000_001
+        assert await file.read() == "end"
+    assert time.process_time() - begun < 5 * whole + 0.1
 
 
 @pytest.mark.parametrize("step", ["write", "commit"])
