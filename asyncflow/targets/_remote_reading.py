@@ -118,7 +118,7 @@ class RemoteReader(Generic[S]):
         # Who finds what it wants in the buffer takes it. Who does not waits for its turn, and sets aside what is there:
         # until it has what it wants, nobody else finds anything.
         self._turns = Turns("read of a closed handle")
-        self._buffer = self._nothing
+        self._buffer: Any = self._nothing
         self._at = 0  # so much of the buffer has been given
         self._aside: list[Any] = []
         self._ended = False
@@ -208,10 +208,10 @@ class RemoteReader(Generic[S]):
             parts += [last[:-more], last[-more:]]
         wanted = parts[:-1] if more else parts
         # Cancelled here, it is still set aside.
-        data: S = self._nothing.join(wanted) if size <= LARGE else await in_thread(self._nothing.join, wanted)
+        data: Any = self._nothing.join(wanted) if size <= LARGE else await in_thread(self._nothing.join, wanted)
         self._buffer, self._at = parts[-1] if more else self._nothing, 0
         self._aside = []
-        return data
+        return data  # type: ignore[no-any-return]
 
     async def _read_some(self) -> Any:
         while not self._ended:

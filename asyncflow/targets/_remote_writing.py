@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import suppress
 from typing import IO, Any, Generic, TypeVar
 
 from ..bridge import Bridge
 from ..shield import finish
 from ._hops import HOP, written
-from ._streams import Sink
+from ._streams import Sink, Turns
 
 __all__ = ["RemoteWriter", "RemoteWriting"]
 
@@ -22,31 +23,43 @@ S = TypeVar("S", str, bytes)
 T = TypeVar("T")
 
 
-class RemoteWriter(Generic[S]):
-    """What is being written, handed on some 256 kB at a time. After an error it is over: nothing will be published."""
+PIECE = 2 * HOP
+"""Characters or bytes that are handed on at most at a time: 1 ms of the loop's, to encode or to copy them."""
 
-    def __init__(self, sink: Sink, encoding: str | None, newline: str | None) -> None:
+_CUT = "a write was cut off by a cancel or a time limit, and nothing was published; open it again and write all of it"
+_CUT_COMMIT = "its commit was cut off by a cancel or a time limit; exists() tells whether it was published"
+
+
+class RemoteWriter(Generic[S]):
+    """What is being written, handed on some 256 kB at a time. After an error it is over: nothing will be published.
+
+    ``name`` is for errors.
+    """
+
+    def __init__(self, sink: Sink, name: str, encoding: str | None, newline: str | None) -> None:
         self._sink = sink
+        self._name = name
         self._encode = None if encoding is None else _encoder(encoding, newline)
-        self._turn = asyncio.Lock()
-        self._chunks: list[bytes] = []
-        self._waiting = 0  # bytes in them
+        self._nothing: Any = b"" if encoding is None else ""
+        self._turns = Turns("write to a closed handle")
+        self._chunks: deque[Any] = deque()  # text is encoded when it is handed on
+        self._at = 0  # so much of the first of them has been handed on
+        self._waiting = 0  # characters or bytes in them
         self._closed = False
         self._broken: BaseException | None = None
 
     def write(self, data: S) -> Awaitable[int]:
-        """Write ``data``; its length. Raises ``OSError`` when awaited, later or on leaving the block.
+        """Write ``data``; its length. Raises ``OSError`` and, for text that cannot be encoded, ``ValueError``: when
+        awaited, later or on leaving the block.
 
         ``data`` is taken at the call: it is also published where the ``await`` was forgotten.
         """
         if self._closed:
             raise ValueError("write to a closed handle")
         chunk: Any = written(data, text=self._encode is not None)
-        if self._encode is not None:
-            chunk = self._encode(chunk)
         self._chunks.append(chunk)
         self._waiting += len(chunk)
-        return _Taken(self, len(data))
+        return _Taken(self, len(chunk))
 
     def writelines(self, lines: Iterable[S]) -> Awaitable[None]:
         """Write each of ``lines``, all taken at the call; line ends are the caller's."""
@@ -61,39 +74,31 @@ class RemoteWriter(Generic[S]):
 
     async def commit(self) -> None:
         """Publish now. Raises ``ValueError`` after ``close()`` or a first ``commit()``, and ``OSError``."""
-        async with self._turn:
+        async with self._turns.whole_turn():
             self._end()
-            await self._or_discard(self._finish())
+            await self._or_discard(self._hand_on())
+            await self._or_discard(self._sink.commit(), _CUT_COMMIT)
 
     async def close(self) -> None:
-        """Close without publishing; what was written is dropped."""
+        """Close without publishing; what was written is dropped. Another task's write is stopped."""
         self._closed = True
-        self._chunks.clear()
-        await finish(self._sink.discard())
+        await finish(self._close())
 
     # For `together`:
 
     async def prepare(self) -> dict[str, Any] | None:
         """All that ``commit`` does but the publish, which is described for the journal. Raises as that."""
-        async with self._turn:
+        async with self._turns.whole_turn():
             self._end()
-            return await self._or_discard(self._prepare())
+            await self._or_discard(self._hand_on())
+            return await self._or_discard(self._sink.prepare())
 
     async def publish(self) -> None:
         """Publish what has been prepared. Raises ``OSError``."""
-        await self._or_discard(self._sink.commit())
+        async with self._turns.whole_turn():
+            await self._or_discard(self._sink.commit())
 
-    async def _prepare(self) -> dict[str, Any] | None:
-        await self._rest()
-        return await self._sink.prepare()
-
-    async def _finish(self) -> None:
-        await self._rest()
-        await self._sink.commit()
-
-    async def _rest(self) -> None:
-        if self._chunks:
-            await self._sink.write(self._take())
+    # In turn:
 
     def _end(self) -> None:
         if self._broken is not None:
@@ -102,25 +107,60 @@ class RemoteWriter(Generic[S]):
             raise ValueError("this handle has been closed; nothing more is published")
         self._closed = True
 
-    async def _drain(self) -> None:
-        async with self._turn:
-            if self._broken is not None:
-                raise self._broken
-            if self._chunks:
-                await self._or_discard(self._sink.write(self._take()))
-
-    async def _or_discard(self, step: Coroutine[Any, Any, T]) -> T:
+    async def _or_discard(self, step: Coroutine[Any, Any, T], cut: str = _CUT) -> T:
         try:
             return await step
         except BaseException as error:
-            self._broken = self._broken or error
-            await self.close()
+            if self._broken is None and not self._turns.over:
+                # A cancel is its task's; whoever goes on after it is told what came of it.
+                was_cut = isinstance(error, asyncio.CancelledError)
+                self._broken = OSError(f"{self._name}: {cut}") if was_cut else error
+            await finish(self._drop())
             raise
 
-    def _take(self) -> bytes:
-        chunks, self._chunks = self._chunks, []
-        self._waiting = 0
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    async def _hand_on(self) -> None:
+        while self._chunks:
+            await self._sink.write(self._piece())
+            if self._chunks:
+                await asyncio.sleep(0)  # the sink may have waited for nothing
+
+    def _piece(self) -> bytes:
+        """The next of what waits, as bytes. A large value is taken in pieces, many small ones together."""
+        if not self._at and self._waiting <= PIECE:
+            data = self._chunks[0] if len(self._chunks) == 1 else self._nothing.join(self._chunks)
+            self._chunks.clear()
+        else:
+            data = self._nothing.join(self._cut())
+        self._waiting -= len(data)
+        return data if self._encode is None else self._encode(data)
+
+    def _cut(self) -> Iterator[Any]:
+        room = PIECE
+        while room and self._chunks:
+            part = self._chunks[0][self._at : self._at + room]
+            room -= len(part)
+            self._at += len(part)
+            if self._at == len(self._chunks[0]):
+                self._chunks.popleft()
+                self._at = 0
+            yield part
+
+    async def _close(self) -> None:
+        async with self._turns.last():
+            await self._drop()
+
+    async def _drop(self) -> None:
+        self._closed = True
+        self._chunks.clear()
+        await self._sink.discard()
+
+    # By a write that is awaited:
+
+    async def _drain(self) -> None:
+        async with self._turns.turn():
+            if self._broken is not None:
+                raise self._broken
+            await self._or_discard(self._hand_on())
 
 
 class _Taken(Generic[T]):
@@ -169,14 +209,14 @@ class RemoteWriting(Generic[S]):
         self._blocking: BlockingWriter[S] | None = None
 
     async def __aenter__(self) -> RemoteWriter[S]:
-        self._writer = RemoteWriter(self._make_sink(), self._encoding, self._newline)
+        self._writer = RemoteWriter(self._make_sink(), self.key, self._encoding, self._newline)
         return self._writer
 
     async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
         writer = self._writer
-        if writer is None or (writer._closed and writer._broken is None):
+        if writer is None:
             return
-        if kind is None:
+        if kind is None and (not writer._closed or writer._broken is not None):
             await writer.commit()
         else:
             await writer.close()
@@ -297,6 +337,7 @@ class _RawSink(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         if not self.over:
+            data = data[:PIECE]  # it is asked again for the rest
             self._bridge.run(self._sink.write(bytes(data)))
         self._at += len(data)
         return len(data)

@@ -75,7 +75,8 @@ class Turns:
     async def turn(self) -> AsyncIterator[None]:
         """A turn that ``last`` stops, by what is a cancel to who is in it. Raises ``ValueError`` if it is too late."""
         async with self._lock:
-            self._check()
+            if self.over:
+                raise ValueError(self._closed)
             stop = self._stop = asyncio.timeout(None)
             try:
                 async with stop:
@@ -89,14 +90,9 @@ class Turns:
 
     @asynccontextmanager
     async def whole_turn(self) -> AsyncIterator[None]:
-        """A turn that ``last`` waits for. Raises ``ValueError`` if it is too late."""
+        """A turn that ``last`` waits for. Who takes it looks whether it is too late."""
         async with self._lock:
-            self._check()
             yield
-
-    def _check(self) -> None:
-        if self.over:
-            raise ValueError(self._closed)
 
     @asynccontextmanager
     async def last(self) -> AsyncIterator[None]:

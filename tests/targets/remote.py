@@ -23,6 +23,7 @@ class Store:
         self.reading: set[Incoming] = set()
         self.draw = random.Random(0)
         self.fail: Callable[[str], None] = lambda step: None
+        self.wrote: Callable[[bytes], object] = lambda data: None
         self.open = asyncio.Event()  # while it is not set, it answers nobody
         self.open.set()
 
@@ -79,6 +80,7 @@ class Outgoing:
             await asyncio.sleep(0)
             await self.store.open.wait()
             self.store.fail("write")
+            self.store.wrote(data)
             self.parts.append(data)
 
     async def prepare(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +221,110 @@ async def test_a_write_that_failed_cannot_be_committed_by_swallowing_the_error(s
         async with RemoteTarget("it").open("wb") as file:
             with pytest.raises(ConnectionError):
                 await file.write(bytes(300_000))
+    assert not store.whole
+
+
+async def _of(write: Awaitable[int]) -> int:
+    return await write
+
+
+async def test_a_block_that_ends_stops_the_writes_of_other_tasks(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with RemoteTarget("it").open("wb") as file:
+            store.open.clear()
+            writing = [asyncio.ensure_future(_of(file.write(bytes(300_000)))) for _ in range(3)]
+            while not store.partial:
+                await asyncio.sleep(0)
+            raise ZeroDivisionError
+    assert not store.partial
+    store.open.set()
+    for write in writing:
+        with pytest.raises(ValueError, match="write to a closed handle"):
+            await write
+    with pytest.raises(ValueError, match="write to a closed handle"):
+        file.write(b"more")
+    assert not store.whole
+    assert not store.partial
+
+
+async def test_a_cancel_of_whoever_closes_leaves_nothing(store: Store) -> None:
+    async def body() -> None:
+        async with RemoteTarget("it").open("wb") as file:
+            store.open.clear()
+            writing.append(asyncio.ensure_future(_of(file.write(bytes(300_000)))))
+            while not store.partial:
+                await asyncio.sleep(0)
+            raise ZeroDivisionError
+
+    for late in range(12):
+        writing: list[asyncio.Future[Any]] = []
+        running = asyncio.ensure_future(body())
+        while not writing:
+            await asyncio.sleep(0)
+        for _ in range(late):
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises((asyncio.CancelledError, ZeroDivisionError)):
+            await running
+        assert not store.partial
+        with pytest.raises(ValueError, match="write to a closed handle"):
+            await writing[0]
+        store.open.set()
+    assert not store.whole
+
+
+async def test_a_write_that_was_cut_off_is_an_error_of_the_block(store: Store) -> None:
+    with pytest.raises(OSError, match=r"remote://it: a write was cut off .* nothing was published; open it again"):
+        async with RemoteTarget("it").open("wb") as file:
+            store.open.clear()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await file.write(bytes(300_000))
+            store.open.set()
+    assert not store.whole
+
+
+async def test_a_commit_that_was_cut_off_does_not_say_what_it_cannot_know(store: Store) -> None:
+    with pytest.raises(OSError, match=r"remote://it: its commit was cut off.* exists\(\) tells"):
+        async with RemoteTarget("it").open("wb") as file:
+            await file.write(b"x")
+            committing = asyncio.ensure_future(file.commit())
+            store.fail = lambda step: committing.cancel() if step == "commit" else None  # type: ignore[func-returns-value]
+            with pytest.raises(asyncio.CancelledError):
+                await committing
+    assert store.whole == {"it": b"x"}
+
+
+@pytest.mark.parametrize("how", ["async", "sync"])
+@pytest.mark.parametrize("value", ["ä\n🦊" * 1_000_000, bytes(range(250)) * 20_000])
+def test_a_large_value_is_handed_on_in_pieces(how: str, value: Any, store: Store) -> None:
+    mode: Any = "w" if isinstance(value, str) else "wb"
+    small: Any = "x" if isinstance(value, str) else b"x"
+    pieces = []
+    store.wrote = pieces.append
+
+    async def main() -> None:
+        async with RemoteTarget("it").open(mode) as file:
+            file.write(small)
+            assert await file.write(value) == len(value)
+            file.write(value)
+            await file.writelines([small, small])
+
+    if how == "async":
+        asyncio.run(main())
+    else:
+        with RemoteTarget("it").open(mode) as file:
+            file.writelines([small, value, value, small, small])
+    whole = small + value + value + small + small
+    assert store.whole["it"] == (whole.encode() if isinstance(whole, str) else whole)
+    assert max(map(len, pieces)) <= 4 * 512 * 1024
+    assert len(pieces) < 50
+
+
+async def test_text_that_cannot_be_encoded_publishes_nothing(store: Store) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        async with RemoteTarget("it").open("w") as file:
+            await file.write("\udc80")
     assert not store.whole
 
 
