@@ -51,17 +51,21 @@ class S3Sink:
         self._parts: dict[int, str] = {}  # ETags of those that have arrived
         self._begun = 0  # parts
         self._place = ""  # in the journal
+        self._discarded = False
         self._details: dict[str, Any] = {"Metadata": self._publishing.metadata}
 
     async def write(self, data: bytes) -> None:
         """Keep ``data``, and send what makes whole parts. Raises ``OSError``."""
-        self._chunks.append(data)
-        self._waiting += len(data)
-        while self._waiting >= (size := PART << self._begun // 1000):
-            whole = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-            self._chunks = [whole[size:]] if len(whole) > size else []
-            self._waiting = len(whole) - size
-            await self._send("upload_part", {"Body": whole[:size] if len(whole) > size else whole})
+        rest = memoryview(data)
+        while self._waiting + len(rest) >= (size := PART << self._begun // 1000):
+            room = size - self._waiting
+            part = b"".join([*self._chunks, data if len(data) == room else rest[:room]])
+            rest = rest[room:]
+            self._chunks, self._waiting = [], 0
+            await self._send("upload_part", {"Body": part})
+        if rest:
+            self._chunks.append(data if len(rest) == len(data) else bytes(rest))
+            self._waiting += len(rest)
 
     async def commit(self) -> None:
         """Make it visible. Raises ``OSError``, ``TaskCancelled``."""
@@ -151,6 +155,8 @@ class S3Sink:
         self._place = json.dumps({"store": self._store.identity, **self._where, "UploadId": self._upload})
         journal.unfinished.add(self._place)
         await in_thread(journal.note, "s3", self._place)
+        if self._discarded:  # whoever began it was cancelled, and has not waited for an answer that took so long
+            await self.discard()
 
     async def _complete(self) -> None:
         finished = self._finished()
@@ -163,6 +169,7 @@ class S3Sink:
 
     async def discard(self) -> None:
         """Forget it, and have the store forget its parts. Raises nothing: what is left is in the journal."""
+        self._discarded = True
         self._chunks = []
         sending, self._sending = self._sending, set()
         for task in sending:

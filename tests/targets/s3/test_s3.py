@@ -9,6 +9,8 @@ import os
 import pickle
 import subprocess
 import sys
+import time
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -673,3 +675,77 @@ def test_secrets_do_not_show() -> None:
     assert target != S3Target("s3://bucket/key")
     assert target.key == "s3://bucket/key at http://host:1"
     assert S3Target("s3://bucket/key").key == "s3://bucket/key"
+
+
+async def _of(write: Awaitable[int]) -> int:
+    return await write
+
+
+async def test_a_block_that_ends_while_another_task_writes_leaves_no_upload(
+    s3: S3Server, place: str, client: Any
+) -> None:
+    for turns in (1, 5, 40):
+        target = S3Target(f"{place}/key", store=store_of(s3))
+        with pytest.raises(ZeroDivisionError):
+            async with target.open("wb") as file:
+                writing = asyncio.ensure_future(_of(file.write(bytes(20 * MB))))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                raise ZeroDivisionError
+        with pytest.raises(ValueError, match="write to a closed handle"):
+            await writing
+        assert not await target.exists()
+        assert target.name not in {upload["Key"] for upload in await _uploads(client, target.bucket)}
+
+
+async def test_an_upload_that_begins_after_its_writer_has_gone_is_aborted(
+    s3: S3Server, place: str, proxy: FaultS3, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncflow.shield.PATIENCE", 0.01)
+    target = S3Target(f"{place}/key", store=store_of(s3, proxy.endpoint))
+    assert not await target.exists()
+    proxy.latency = 0.3
+
+    async def write() -> None:
+        async with target.open("wb") as file:
+            await file.write(bytes(20 * MB))
+
+    writing = asyncio.ensure_future(write())
+    async with asyncio.timeout(20):
+        while not proxy.count("POST"):
+            await asyncio.sleep(0.005)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        assert not proxy.count("DELETE"), "the upload has not begun yet"
+        proxy.latency = 0
+        while not proxy.count("DELETE"):
+            await asyncio.sleep(0.005)
+        while target.name in {upload["Key"] for upload in await _uploads(client, target.bucket)}:
+            await asyncio.sleep(0.005)
+
+
+async def _uploads(client: Any, bucket: str) -> list[dict[str, Any]]:
+    found = await client.list_multipart_uploads(Bucket=bucket)
+    return found.get("Uploads", [])  # type: ignore[no-any-return]
+
+
+async def test_a_large_value_is_cut_into_parts_without_copying_what_is_left(
+    s3: S3Server, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncflow.targets._s3.writing.PART", 1000)
+    sink = S3Target(f"{place}/key", store=store_of(s3))._sink()
+    parts = []
+
+    async def send(operation: str, part: dict[str, Any]) -> None:
+        parts.append(part["Body"])
+        sink._begun += 1
+
+    monkeypatch.setattr(sink, "_send", send)
+    value = bytes(range(250)) * 80_000
+    begun = time.process_time()
+    for data in (b"abc", value, b"def"):
+        await sink.write(data)
+    assert time.process_time() - begun < 2  # 10 s, if each part copies the rest
+    assert b"".join([*parts, *sink._chunks]) == b"abc" + value + b"def"
+    assert {len(part) for part in parts} == {1000, 2000, 4000, 8000, 16000}
