@@ -25,7 +25,7 @@ from ._file import Operation
 from ._remote import operation
 from ._sql.engine import database, patiently, reason
 from ._sql.loading import Columns, described, load, shape, table_of
-from ._sql.marker import Marker, absent, have, made, published
+from ._sql.marker import Marker, absent, have, published
 from ._sql.names import Name, address, checked_text, column_name, place, table_name
 from ._sql.reading import Reading
 from ._sql.rows import RowError, RowsIn
@@ -185,8 +185,8 @@ class MarkerTarget(_SQLTarget):
         """A block that has a connection of SQLAlchemy's: what is done with it, and the marker, are one transaction.
 
         It is committed when the block ends well, and rolled back otherwise; leave that to the block. If somebody else
-        has written the marker meanwhile it is rolled back too: in a task's body that is no error (the task is done),
-        elsewhere it is a ``FileExistsError``.
+        has written the marker meanwhile it is rolled back too, whatever has failed in it: in a task's body that is no
+        error (the task is done, and the body goes on behind the block), elsewhere it is a ``FileExistsError``.
 
         Raises what the database raises (nothing is visible then), ``TaskCancelled`` in a body that has been cancelled,
         ``TargetStateUnknown`` where the connection broke in the commit and nobody can be asked, and ``OSError``
@@ -194,9 +194,9 @@ class MarkerTarget(_SQLTarget):
         """
         async with (
             database(self._url) as shared,
-            published(shared, self._marker, self.key, current.get()) as connection,
+            published(shared, self._marker, self.key, current.get()) as begun,
         ):
-            yield connection
+            yield begun.connection
 
 
 class TableTarget(MarkerTarget):
@@ -262,15 +262,15 @@ class TableTarget(MarkerTarget):
     async def _write(self, rows: RowsIn) -> int:
         attempt = current.get()
         async with database(self._url) as shared:
-            name = self._name
+            name, count = self._name, 0
+            tables = {}
             if self._types is not None and self.columns is not None:
-                await made(shared, name, table_of(name, Columns(self.columns, self._types)))
-            count = 0
-            async with published(shared, self._marker, self.key, attempt) as connection:
-                columns = await self._described(connection)
-                if self._marker not in await have(shared, connection, self.marker_table, [self._marker]):
+                tables[name] = table_of(name, Columns(self.columns, self._types))
+            async with published(shared, self._marker, self.key, attempt, tables=tables) as (connection, _, there):
+                if not there:
+                    columns = await self._described(connection)
                     count = await load(shared, connection, name, shape(shared, name, columns), rows)
-            return count
+            return 0 if attempt is not None and self.key in (attempt.lost or ()) else count
 
     @asynccontextmanager
     async def rows(self) -> AsyncIterator[AsyncIterator[tuple[Any, ...]]]:

@@ -140,9 +140,7 @@ class Database:
     async def begin(self, connection: AsyncConnection) -> Any:
         """A transaction that is going to write; SQLAlchemy's object for it."""
         if not self.is_file:
-            transaction = await connection.begin()
-            await connection.exec_driver_sql("SELECT 1")  # it begins with the first statement, and a COPY is none
-            return transaction
+            return await connection.begin()
         await self._clear_the_way()
         await connection.execution_options(asyncflow_begin="BEGIN IMMEDIATE")
         return await patiently(connection.begin)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -27,21 +29,25 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ...attempt import Attempt
-from ...errors import TargetStateUnknown
+from ...errors import TargetStateUnknown, TaskCancelled
 from .._hops import in_thread
 from .._streams import publish
 from .engine import Database, patiently, reason, sqlstate
 from .names import Name
+from .stopping import stoppable
 
-__all__ = ["Marker", "absent", "have", "made", "published"]
+__all__ = ["Marker", "absent", "have", "published"]
+
+log = logging.getLogger("asyncflow")
 
 COMMIT = 15.0
 """Seconds a commit waits for readers of a file, and one whose connection broke for the server's verdict."""
 LOCK = 0x6173_796E_6366_6C6F  # an advisory lock of PostgreSQL's: who makes a table
+NO_TABLES: Mapping[Name, Table] = MappingProxyType({})
 
 
 class Marker(NamedTuple):
@@ -101,8 +107,19 @@ async def have(
 ) -> set[Marker]:
     """Which of ``markers``, all of ``marker_table``, are there: one query, however many they are.
 
-    Raises ``sqlalchemy.exc.DBAPIError``, ``OSError``, ``TimeoutError``.
+    Not for a transaction that is to go on. Raises ``sqlalchemy.exc.DBAPIError``, ``OSError``, ``TimeoutError``.
     """
+    try:
+        return await _asked(database, connection, marker_table, markers)
+    except DBAPIError as error:
+        if await absent(database, connection, marker_table, error):
+            return set()
+        raise
+
+
+async def _asked(
+    database: Database, connection: AsyncConnection, marker_table: Name, markers: Iterable[Marker]
+) -> set[Marker]:
     ids = sorted({marker.update_id for marker in markers})
     table = _table(marker_table)
     chosen: Any
@@ -115,12 +132,7 @@ async def have(
     else:
         chosen = table.c.update_id == any_(bindparam("ids", ids, ARRAY(TEXT)))
     query = select(table.c.update_id, table.c.target_table).where(chosen)
-    try:
-        rows = await patiently(lambda: connection.execute(query))
-    except DBAPIError as error:
-        if await absent(database, connection, marker_table, error):
-            return set()
-        raise
+    rows = await patiently(lambda: connection.execute(query))
     return {Marker(marker_table, update_id, target_table or "") for update_id, target_table in rows}
 
 
@@ -182,60 +194,127 @@ async def _make(connection: AsyncConnection, name: Name, table: Table | None) ->
 # Publishing ----------------------------------------------------------------------------------------------
 
 
+class Publishing(NamedTuple):
+    """A transaction that is going to write a marker."""
+
+    connection: AsyncConnection
+    transaction: Any
+    there: bool
+    """Whether the marker was there when it began."""
+
+
 @asynccontextmanager
 async def published(
-    database: Database, marker: Marker, key: str, attempt: Attempt | None, *, idle: bool = False
-) -> AsyncIterator[AsyncConnection]:
+    database: Database,
+    marker: Marker,
+    key: str,
+    attempt: Attempt | None,
+    *,
+    tables: Mapping[Name, Table] = NO_TABLES,
+    idle: bool = False,
+) -> AsyncIterator[Publishing]:
     """A transaction for the block: what is done in it and ``marker`` become visible together, at its end.
 
-    Where somebody else has written the marker meanwhile, all of it is rolled back. For an attempt of the engine's that
-    is no error: it has been done. Others, and one that has published before, get a ``FileExistsError``; unless
-    ``idle``: nothing but the marker was to be written.
+    ``tables`` that are missing are made first. Where somebody else has written the marker meanwhile, all of it is
+    rolled back. For an attempt of the engine's that is no error, nor is what has failed on the way: it has been done.
+    Others, and one that has published before, get a ``FileExistsError``; unless ``idle``: nothing but the marker was
+    to be written.
 
     Raises ``TaskCancelled`` if the attempt has been fenced, what the database raises (nothing is visible then), and
     ``TargetStateUnknown`` where a connection broke in the commit and nobody can be asked.
     """
-    await made(database, marker.marker_table)
-    async with database.lend("write", key) as connection:
-        transaction = await database.begin(connection)
-        try:
-            yield connection
-        except Exception as error:
-            if _undefined(error):  # it was dropped; whoever comes next makes it again
-                database.made.clear()
-            raise
-        if not transaction.is_active:
-            raise RuntimeError(
-                f"the transaction of {key} was ended inside its block, so its marker could not be part of it; "
-                "leave commit() and rollback() to the block"
-            )
-        publish_id = os.urandom(16).hex()
-        try:
-            won = await _write(connection, database, marker, publish_id)
-        except DBAPIError as error:
-            if _undefined(error):
-                database.made.clear()
-            raise
-        if won:
-            await publish(attempt, key, lambda: _commit(database, connection, transaction, marker, publish_id))
-            return
-        await transaction.rollback()
-    if not idle:
-        _lost(marker, key, attempt)
+    failure: Exception | None = None
+    try:
+        async with _begun(database, marker, key, tables) as begun:
+            try:
+                yield begun
+                if await _completed(database, begun, marker, key, attempt):
+                    return
+            except (TaskCancelled, TargetStateUnknown):
+                raise
+            except Exception as error:
+                if _undefined(error):  # it was dropped; whoever comes next makes it again
+                    database.made.clear()
+                failure = error
+        # It may have failed because of somebody who was quicker: on a key of the rows, a table that both make.
+        if failure is not None and not await _overtaken(database, begun.there, marker, key, attempt):
+            raise failure
+        if not idle:
+            _lost(marker, key, attempt, failure)
+    finally:
+        del failure  # its traceback holds this frame
 
 
-def _lost(marker: Marker, key: str, attempt: Attempt | None) -> None:
+@asynccontextmanager
+async def _begun(
+    database: Database, marker: Marker, key: str, tables: Mapping[Name, Table]
+) -> AsyncIterator[Publishing]:
+    """A transaction whose tables are there, also where somebody has dropped that of the markers since we saw it."""
+    last = False
+    while True:
+        for name, table in tables.items():
+            await made(database, name, table)
+        await made(database, marker.marker_table)
+        async with database.lend("write", key) as connection:
+            transaction = await database.begin(connection)
+            try:
+                # On a server it begins with its first statement, and a COPY is none.
+                there = marker in await _asked(database, connection, marker.marker_table, [marker])
+            except DBAPIError as error:
+                if last or not _undefined(error):
+                    raise
+            else:
+                yield Publishing(connection, transaction, there)
+                return
+        database.made.clear()
+        last = True
+
+
+async def _completed(database: Database, begun: Publishing, marker: Marker, key: str, attempt: Attempt | None) -> bool:
+    """Write the marker, and commit; False: it is there, and all of it has been rolled back."""
+    connection, transaction, _ = begun
+    if not transaction.is_active:
+        raise RuntimeError(
+            f"the transaction of {key} was ended inside its block, so its marker could not be part of it; "
+            "leave commit() and rollback() to the block"
+        )
+    publish_id = os.urandom(16).hex()
+    if await _write(connection, database, marker, publish_id):
+        await publish(attempt, key, lambda: _commit(database, connection, transaction, marker, publish_id))
+        return True
+    await transaction.rollback()
+    return False
+
+
+async def _overtaken(database: Database, there: bool, marker: Marker, key: str, attempt: Attempt | None) -> bool:
+    """Whether somebody else has written the marker, as far as that can be told, while ours failed."""
+    if there:  # nothing is new; but an attempt that was begun without it has nothing left to do
+        return attempt is not None and key not in (attempt.published or ()) and not attempt.engine.forced(attempt)
+
+    async def look() -> bool:
+        async with asyncio.timeout(COMMIT), database.lend("ask", key) as connection:
+            return marker in await have(database, connection, marker.marker_table, [marker])
+
+    try:
+        return await stoppable(look())
+    except (SQLAlchemyError, OSError):  # what failed says more
+        return False
+
+
+def _lost(marker: Marker, key: str, attempt: Attempt | None, failure: Exception | None) -> None:
     if attempt is None or key in (attempt.published or ()):
         raise FileExistsError(
             errno.EEXIST, "it has been published before, and is not written twice: nothing of this was kept", key
-        )
+        ) from failure
     if attempt.engine.forced(attempt):  # nobody knows which rows are the old ones, and twice is wrong
         raise FileExistsError(
             errno.EEXIST,
             "it has been written before, and forcing it would write it twice: remove what it wrote, and its marker "
             f"(update_id {marker.update_id!r} in {'.'.join(filter(None, marker.marker_table))}), first",
             key,
-        )
+        ) from failure
+    if failure is not None:
+        log.info("%s has been published by somebody else; dropped: %s", key, type(failure).__name__)
     attempt.lose(key)
 
 

@@ -363,6 +363,20 @@ async def test_a_table_that_was_dropped_is_made_again(url: str) -> None:
     assert await people(url, "u2").write(PEOPLE) == 1000
 
 
+async def test_a_table_of_markers_that_was_dropped_is_made_again_at_once(url: str) -> None:
+    for marks in ("marks", "main.marks" if url.startswith("sqlite") else "public.marks"):
+        await people(url, f"{marks} 1", marker_table=marks).write([(1, "a")])
+        for number, drop in enumerate((["marks"], ["marks", "people"]), 2):
+            async with MarkerTarget(url, f"{marks} drop {number}").transaction() as connection:
+                for table in drop:
+                    await connection.exec_driver_sql(f"DROP TABLE {table}")
+            target = people(url, f"{marks} {number}", marker_table=marks)
+            assert await target.write([(number, "a")]) == 1
+            assert await target.exists() is True
+        await MarkerTarget(url, f"{marks} 5", marker_table=marks).touch()
+    assert await read(people(url)) == [(3, "a")]
+
+
 async def test_the_type_of_an_enum_is_made_too(url: str) -> None:
     target = TableTarget(url, "shirts", "u1", [N, ("color", sa.Enum("red", "blue", name="color"))])
     assert await target.write([(1, "red"), (2, None), (3, "blue")]) == 3
@@ -613,6 +627,107 @@ async def test_losing_to_another_is_adopted_by_a_task(url: str) -> None:
     result.raise_for_failure()
     assert result.counts == {"adopted" if url.startswith("postgres") else "complete": 1}
     assert await read(people(url)) == [(99, "else")]
+
+
+@pytest.mark.parametrize("when", ["before", "within"])
+async def test_what_fails_since_another_was_quicker_is_adopted(url: str, when: str) -> None:
+    """On a key of the rows, or a table that both make: they find in each other's way what the first has done."""
+    if when == "within" and url.startswith("sqlite"):
+        return  # one writer at a time
+
+    def elsewhere(work: Any) -> Any:  # in another process, as far as this one knows
+        return asyncio.create_task(work, context=_nobody())
+
+    class Load(Task):
+        def output(self) -> TableTarget:
+            return people(url, "shared")
+
+        async def run(self) -> None:
+            async def rows() -> AsyncIterator[Any]:
+                if when == "within":
+                    await elsewhere(value(self.output().write([(1, "else")])))
+                yield 1, "mine"
+
+            if when == "before":
+                await elsewhere(value(self.output().write([(1, "else")])))
+            assert await self.output().write(rows()) == 0
+
+    class Schema(Task):
+        def output(self) -> MarkerTarget:
+            return MarkerTarget(url, "schema")
+
+        async def make(self) -> None:
+            async with self.output().transaction() as connection:
+                await connection.exec_driver_sql("CREATE TABLE once (n INTEGER)")
+
+        async def run(self) -> None:
+            if when == "before":
+                await elsewhere(self.make())
+            async with self.output().transaction() as connection:
+                if when == "within":
+                    await elsewhere(self.make())
+                await connection.exec_driver_sql("CREATE TABLE once (n INTEGER)")
+
+    async with MarkerTarget(url, "setup").transaction() as connection:
+        await connection.exec_driver_sql("CREATE TABLE people (n INTEGER PRIMARY KEY, name TEXT)")
+    for task in (Load(), Schema()):
+        result = await build(task)
+        result.raise_for_failure()
+        assert result.counts == {"adopted": 1}
+    assert await read(people(url)) == [(1, "else")]
+
+
+async def test_what_fails_in_a_snapshot_of_before_is_adopted(postgres_url: str, dsn: str) -> None:
+    class Load(Task):
+        def output(self) -> TableTarget:
+            return people(postgres_url, "shared")
+
+        async def run(self) -> None:
+            async def rows() -> AsyncIterator[Any]:
+                await asyncio.create_task(value(self.output().write([(1, "else")])), context=_nobody())
+                yield 1, "mine"
+
+            await self.output().write(rows())
+
+    await people(postgres_url, "setup").write([])
+    await close_idle()
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute("ALTER DATABASE test SET default_transaction_isolation = 'repeatable read'")
+        result = await build(Load())
+    finally:
+        await connection.execute("ALTER DATABASE test RESET default_transaction_isolation")
+        await connection.close()
+    assert result.counts == {"adopted": 1}, list(result.errors())
+    assert await read(people(postgres_url)) == [(1, "else")]
+
+
+async def test_what_fails_by_itself_is_raised(url: str) -> None:
+    """Also where the marker was there before; and outside of a task it is said why nothing was written."""
+    mark = MarkerTarget(url, "mark")
+
+    class Twice(Task):
+        def output(self) -> MarkerTarget:
+            return mark
+
+        async def run(self) -> None:
+            async with mark.transaction():
+                raise ZeroDivisionError
+
+    assert isinstance(next(iter((await build(Twice())).errors())).__cause__, ZeroDivisionError)
+    assert await mark.exists() is False
+    await mark.touch()
+    assert isinstance(next(iter((await build(Twice(), force=True)).errors())).__cause__, ZeroDivisionError)
+    with pytest.raises(ZeroDivisionError):
+        async with mark.transaction():
+            raise ZeroDivisionError
+    if url.startswith("postgres"):
+        other = MarkerTarget(url, "other")
+        with pytest.raises(FileExistsError, match="has been published before") as failure:
+            async with other.transaction():
+                await other.touch()
+                raise ZeroDivisionError
+        assert isinstance(failure.value.__cause__, ZeroDivisionError)
 
 
 async def test_what_is_forced_is_not_loaded_twice(url: str) -> None:
