@@ -134,7 +134,14 @@ class MarkerTarget(_SQLTarget):
         self.update_id = checked_text(update_id, "an update_id")
         self.table: Name | None = None if table is None else table_name(table)
         self.marker_table: Name = table_name(marker_table)
-        super().__init__(url, f"{self.table or self.marker_table}#{update_id}")
+        super().__init__(url, f"{self._where()}#{update_id}")
+
+    def _where(self) -> str:
+        """The table, and that of the markers where it is not the usual one: no two pairs give one text."""
+        table, marks = str(self.table or ""), str(self.marker_table)
+        if marks != MARKERS or table == MARKERS:
+            return f"{table}@{marks}"
+        return table or marks
 
     @property
     def _marker(self) -> Marker:
@@ -150,21 +157,23 @@ class MarkerTarget(_SQLTarget):
     @classmethod
     async def exists_many(cls, targets: Sequence[MarkerTarget]) -> list[bool | BaseException]:
         """For each of ``targets`` whether it is there: one query for each database and table of markers."""
-        groups: dict[tuple[sqlalchemy.URL, Name], list[MarkerTarget]] = {}
-        for target in targets:
-            groups.setdefault((target._url, target.marker_table), []).append(target)
-        there: dict[MarkerTarget, bool | BaseException] = {}
+        groups: dict[tuple[sqlalchemy.URL, Name], list[int]] = {}
+        for at, target in enumerate(targets):
+            groups.setdefault((target._url, target.marker_table), []).append(at)
+        answers: list[bool | BaseException] = [False] * len(targets)
         for (url, table), group in groups.items():
-            markers = {target._marker for target in group}
+            markers = {at: targets[at]._marker for at in group}
             try:
-                found = await stoppable(_found(url, table, markers))
+                found = await stoppable(_found(url, table, set(markers.values())))
             except (SQLAlchemyError, OSError) as error:
-                for target in group:
-                    there[target] = target._unknown(error)
-                    there[target].__cause__ = error  # type: ignore[union-attr]
+                for at in group:
+                    unknown = targets[at]._unknown(error)
+                    unknown.__cause__ = error
+                    answers[at] = unknown
             else:
-                there.update((target, target._marker in found) for target in group)
-        return [there[target] for target in targets]
+                for at, marker in markers.items():
+                    answers[at] = marker in found
+        return answers
 
     def touch(self) -> Operation[None]:
         """Write the marker: ``await`` it; in a sync body, ``.result()``. Where it is there already, nothing happens.

@@ -966,6 +966,21 @@ async def test_two_thousand_questions_are_one_query(url: str) -> None:
     assert answers == [True, False, True, False]
 
 
+async def test_targets_that_differ_in_their_markers_only_are_two(url: str) -> None:
+    one, two = (people(url, marker_table=marks) for marks in ("marks", "others"))
+    marks, table = MarkerTarget(url, "u1", marker_table="crowd"), MarkerTarget(url, "u1", table="crowd")
+    usual, odd = MarkerTarget(url, "u1"), MarkerTarget(url, "u1", table="table_updates")
+    targets: list[MarkerTarget] = [one, two, marks, table, usual, odd]
+    await people(url, marker_table="marks").write([])
+    await table.touch()
+    for given in (targets, targets[::-1]):
+        alone = [await target.exists() for target in given]
+        assert await MarkerTarget.exists_many(given) == alone
+        assert {target for target, there in zip(given, alone, strict=True) if there} == {one, table}
+    assert len({target.key for target in targets}) == len(set(targets)) == 6
+    assert [target.key.rsplit("/", 1)[1] for target in (table, usual)] == ["crowd#u1", "table_updates#u1"]
+
+
 async def test_rows_that_exist(url: str) -> None:
     when = datetime.datetime(2026, 1, 2, 3, 4, 5)
     target = TableTarget(url, "r", "u", [("n", sa.Integer), ("t", sa.Text), ("at", sa.DateTime)])
@@ -1085,7 +1100,7 @@ async def test_a_schema(postgres_url: str) -> None:
     assert await target.exists() is True
     assert await read(target) == PEOPLE
     assert await RowTarget(postgres_url, "Stage.people", {"n": 7}).exists() is True
-    assert target.key.endswith("/Stage.people#u")
+    assert target.key.endswith("/Stage.people@Stage.marks#u")
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg"])
