@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Literal
 
 from ...attempt import inside
@@ -31,7 +32,7 @@ _turns: ContextVar[tuple[Turn, ...]] = ContextVar("asyncflow_sql_turns", default
 class Turn:
     """Somebody's turn with a connection, called ``key`` in messages; from when it is waited for."""
 
-    __slots__ = ("attempt", "come", "ended", "key", "purpose", "since", "step_aside", "within")
+    __slots__ = ("attempt", "come", "ended", "handed_on", "key", "purpose", "since", "step_aside", "within")
 
     def __init__(self, purpose: Purpose, key: str) -> None:
         loop = asyncio.get_running_loop()
@@ -43,6 +44,8 @@ class Turn:
         self.since = loop.time()
         self.step_aside: Callable[[], Awaitable[None]] | None = None
         self.ended: bool = False
+        self.handed_on: bool = False
+        """Whether the task that began it has ended, as a child of ``gather()`` that opens it for its caller does."""
 
     def awaits(self, other: Turn) -> bool:
         """Whether its block cannot end before that of ``other``: that was begun inside of it, or its body awaits it."""
@@ -56,8 +59,8 @@ class Turn:
 class Turns:
     """The turns of one database on one loop. ``one_writer``: it is a file.
 
-    Where all who hold connections for a purpose wait themselves for somebody who wants one, that one would wait for
-    ever. A server gives it one more; a file takes one writer at a time, so there it is an error.
+    Where all who hold connections for a purpose wait themselves for somebody who wants one, or may do so, that one
+    would wait for ever. It is given one more; but a file takes one writer at a time, so there it is an error.
     """
 
     def __init__(self, *, one_writer: bool) -> None:
@@ -71,6 +74,9 @@ class Turns:
     async def take(self, purpose: Purpose, key: str) -> AsyncIterator[Turn]:
         """A block that may use a connection. Raises ``OSError`` (``EDEADLK``) where it would wait for ever."""
         turn = Turn(purpose, key)
+        task, told = asyncio.current_task(), partial(self._hand_on, turn)
+        if task is not None:
+            task.add_done_callback(told)
         try:
             if len(self.held[purpose]) < self._places[purpose]:
                 self._admit(turn)
@@ -80,6 +86,8 @@ class Turns:
             yield turn
         finally:
             turn.ended = True
+            if task is not None:
+                task.remove_done_callback(told)
             _turns.set(tuple(other for other in _turns.get() if other is not turn))
             if turn in self.held[purpose]:
                 self.held[purpose].remove(turn)
@@ -104,6 +112,10 @@ class Turns:
             for reader in self.held["read"]
             if reader.awaits(writer) or writer.awaits(reader)
         ]
+
+    def _hand_on(self, turn: Turn, _: object) -> None:
+        turn.handed_on = True
+        self._untie()
 
     def _admit(self, turn: Turn) -> None:
         self.held[turn.purpose].append(turn)
@@ -143,13 +155,14 @@ class Turns:
     def _untie(self) -> None:
         waiting = [turn for turn in self._waiting if not turn.come.done()]
         held = [turn for turns in self.held.values() for turn in turns]
-        stuck = {turn for turn in held if any(turn.awaits(other) for other in waiting)}
+        # Whoever has taken a block over may open several at once, and wait for any of those that wait: nobody knows.
+        stuck = {turn for turn in held if turn.handed_on or any(turn.awaits(other) for other in waiting)}
         for turn in waiting:
             holders = self.held[turn.purpose]
             if not stuck.issuperset(holders):
                 continue  # one of them will be done
             if not (self._one_writer and turn.purpose == "write"):
-                if any(other.awaits(turn) for other in held):
+                if any(other.awaits(turn) for other in held) or any(other.handed_on for other in holders):
                     self._admit(turn)  # one that waits for nobody: the others of its purpose wait for that
             elif holders[0].awaits(turn):
                 turn.come.set_exception(self._deadlock(turn))

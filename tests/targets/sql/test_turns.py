@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import datetime
 import decimal
@@ -224,6 +225,28 @@ async def test_blocks_that_want_another_connection_each_get_it(postgres_url: str
     await all_of(*map(reader, range(read)))
     ready = asyncio.Barrier(read + write)
     await all_of(*map(copied, range(read)), *map(looks, range(write)))
+
+
+async def test_blocks_that_are_opened_at_once_for_one_body(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The children of ``gather()`` that open them have ended, so it is not they who wait for each other."""
+    monkeypatch.setattr(turns, "LOOK", 60.0)
+    await numbers(url, "setup").write([(1,)] * 10)
+
+    async def merge(*opening: Any) -> list[Any]:
+        async with contextlib.AsyncExitStack() as stack:
+            return await asyncio.gather(*map(stack.enter_async_context, opening))
+
+    class Compare(Task):
+        n: int
+
+        async def run(self) -> None:
+            await merge(*(numbers(url, "setup").rows() for _ in range(2)))
+
+    async with asyncio.timeout(20), no_leaks():
+        assert len(await merge(*(numbers(url, "setup").rows() for _ in range(12)))) == 12
+        (await build([Compare(n=n) for n in range(6)])).raise_for_failure()
+        if url.startswith("postgres"):
+            assert len(await merge(*(marker(url, f"m{n}").transaction() for n in range(8)))) == 8
 
 
 async def test_bodies_that_await_others_in_their_transactions(postgres_url: str) -> None:
