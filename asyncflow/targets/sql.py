@@ -110,7 +110,7 @@ class RowTarget(_SQLTarget):
                 # PostgreSQL takes a parameter for what the column is; SQLite wants it in the words of its own types.
                 given = literal(value) if shared.is_file else literal(value, NullType())
                 query = query.where(wanted.is_(None) if value is None else wanted == given)
-            async with shared.lend("ask", self.key) as connection:
+            async with shared.ask(self.key) as connection:
                 try:
                     rows = await patiently(lambda: connection.execute(query))
                 except SQLAlchemyError as error:
@@ -309,7 +309,7 @@ async def _found(url: sqlalchemy.URL, table: Name, markers: Iterable[Marker]) ->
     async with database(url) as shared:
         if await shared.missing():
             return set()
-        async with shared.lend("ask", f"markers in {table}") as connection:
+        async with shared.ask(f"markers in {table}") as connection:
             return await have(shared, connection, table, markers)
 
 

@@ -21,13 +21,15 @@ from .names import Name
 from .stopping import FileConnection
 from .turns import PLACES, Purpose, Turns
 
-__all__ = ["BUSY", "Database", "database", "patiently", "reason", "sqlstate"]
+__all__ = ["ANSWER", "BUSY", "Database", "database", "patiently", "reason", "sqlstate"]
 
 log = logging.getLogger("asyncflow")
 
 MORE = 40
 """Connections beyond those, for blocks that would otherwise wait for each other for ever."""
 CONNECT = 10.0  # seconds to reach a server
+ANSWER = 60.0
+"""Seconds a server has for its answer to a question; statements of loads, and of users, may take longer."""
 BUSY = 60.0
 """Seconds we wait for other programs that write into a file of SQLite."""
 STEP, PAUSE = 0.05, 0.01  # seconds SQLite itself waits, in which it cannot be cancelled; and we between two such waits
@@ -79,6 +81,20 @@ class Database:
         """
         async with self._turns.take(purpose, key), self._connected() as connection:
             yield connection
+
+    @asynccontextmanager
+    async def ask(self, key: str) -> AsyncIterator[AsyncConnection]:
+        """``lend("ask", key)`` for a block that a server has ``ANSWER`` seconds for. Raises ``TimeoutError``."""
+        limit = asyncio.timeout(None)
+        try:
+            async with limit, self.lend("ask", key) as connection:
+                if not self.is_file:
+                    limit.reschedule(asyncio.get_running_loop().time() + ANSWER)
+                yield connection
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise TimeoutError(f"the server has not answered for {ANSWER:g} s") from error
 
     def writer_around(self) -> str | None:
         """Who writes the file in a block the caller is inside of."""
@@ -216,7 +232,7 @@ def _server_engine(url: URL) -> AsyncEngine:
         return connection
 
     options: dict[str, Any] = {} if "timeout" in url.query else {"timeout": CONNECT}
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         pool_size=sum(PLACES.values()),
         max_overflow=MORE,
@@ -228,6 +244,9 @@ def _server_engine(url: URL) -> AsyncEngine:
             **options,
         },
     )
+    dialect: Any = engine.dialect
+    dialect.do_ping = lambda connection: connection.run_async(lambda driver: driver.answers())  # its own has no limit
+    return engine
 
 
 def _file_engine(url: URL) -> AsyncEngine:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["ServerConnection", "connect", "copy"]
 
 PATIENCE = 2.0  # seconds a server has to answer that it lets go of a connection
+PING = 5.0
+"""Seconds in which a connection that was not used for a while has to answer, or else it is replaced."""
 TURN = 0.01  # seconds of encoding, after which the loop is to come round
 OF_A_ROW = ("22", "23", "54", "P0")
 """Classes of errors that a row is to blame for: its values, a constraint, its size, what a trigger raises."""
@@ -55,6 +57,15 @@ class ServerConnection(asyncpg.Connection):  # type: ignore[misc]  # it comes wi
         if not self.ending.begun:
             super().terminate()
 
+    async def answers(self) -> bool:
+        """Whether the server still does. What lies between drops what is idle, or goes, without a word."""
+        try:
+            await self.execute("SELECT 1", timeout=PING)
+        except Exception:  # the driver, too, wonders at what a broken one says
+            self.terminate()  # to close it would be to wait for it once more
+            return False
+        return True
+
     def breathe(self) -> None:
         """Have the loop come round before the driver sends more of a COPY, as if the socket took no more for now."""
         self.breathing = True
@@ -74,9 +85,12 @@ class ServerConnection(asyncpg.Connection):  # type: ignore[misc]  # it comes wi
 
 
 async def connect(*args: Any, **kwargs: Any) -> ServerConnection:
-    """A connection to the server. Raises what asyncpg does."""
-    connection: ServerConnection = await asyncpg.connect(*args, connection_class=ServerConnection, **kwargs)
-    return connection
+    """A connection to the server. Raises what asyncpg does, ``TimeoutError``."""
+    try:
+        return await asyncpg.connect(*args, connection_class=ServerConnection, **kwargs)  # type: ignore[no-any-return]
+    except TimeoutError as error:
+        said = str(error) or f"the server has not answered for {kwargs['timeout']} s"
+        raise TimeoutError(said) from error
 
 
 class _Copied:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from asyncflow import build
-from asyncflow.targets._sql import engine, marker, turns
+from asyncflow.targets._sql import engine, marker, server, turns
 from asyncflow.targets.sql import RowError, RowTarget, TableTarget
 
 ROOT = Path(__file__).parents[3]
@@ -54,4 +54,5 @@ async def test_what_the_guide_says_of_a_row(guide: dict[str, Any]) -> None:
 
 def test_the_figures_of_the_guide() -> None:
     assert turns.PLACES == {"write": 5, "read": 3, "ask": 2}
+    assert (server.PING, engine.CONNECT, engine.ANSWER) == (5, 10, 60)
     assert (engine.BUSY, marker.COMMIT, engine.MORE, turns.SILENCE) == (60, 15, 40, 60)

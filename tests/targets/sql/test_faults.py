@@ -25,7 +25,8 @@ from asyncflow.clients import close_idle
 from asyncflow.errors import TargetStateUnknown
 from asyncflow.target import Target
 from asyncflow.targets._sql import engine, marker, rows, server, turns
-from asyncflow.targets.sql import MarkerTarget, TableTarget
+from asyncflow.targets._sql import server as connections
+from asyncflow.targets.sql import MarkerTarget, RowTarget, TableTarget
 from asyncflow.testing import STYLES, Outcome, Style, no_leaks, sweep
 from asyncflow.testing.leaks import open_files
 from examples.servers.postgres import Postgres
@@ -221,6 +222,75 @@ async def test_connections_that_died_while_idle_are_not_noticed(postgres_url: st
 
 async def _none_open(watch: Any) -> bool:
     return await open_now(watch) == 0
+
+
+class Silence:
+    """Between a client and the server: passes nothing on for connections up to ``last``, and says nothing."""
+
+    def __init__(self, server: Postgres) -> None:
+        self.server, self.count, self.last = server, 0, 0.0
+        self.tasks: set[Any] = set()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.tasks.add(asyncio.current_task())
+        self.count += 1
+        up, down = await asyncio.open_connection(self.server.host, self.server.port)
+        back = asyncio.create_task(self.pass_on(self.count, up, writer))
+        await self.pass_on(self.count, reader, down)
+        await back
+
+    async def pass_on(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if number > self.last:
+                    writer.write(data)
+        writer.close()
+
+
+@asynccontextmanager
+async def silencing(server: Postgres, url: str) -> AsyncIterator[tuple[Silence, str]]:
+    silence = Silence(server)
+    proxy = await asyncio.start_server(silence, "127.0.0.1", 0)
+    try:
+        yield silence, url.replace(f":{server.port}", f":{proxy.sockets[0].getsockname()[1]}")
+    finally:
+        await close_idle()
+        proxy.close()
+        await asyncio.wait_for(asyncio.gather(*silence.tasks, return_exceptions=True), 10)
+        await proxy.wait_closed()
+
+
+async def test_a_server_gone_silent_is_unknown_and_a_connection_gone_silent_is_replaced(
+    postgres_url: str, server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "CONNECT", 1.0)
+    monkeypatch.setattr(connections, "PING", 0.2)
+    monkeypatch.setattr(connections, "PATIENCE", 0.1)
+    async with asyncio.timeout(30), silencing(server, postgres_url) as (silence, url):
+        assert await people(url).write([(1, "x")]) == 1
+        silence.last = silence.count
+        assert await people(url).exists() is True
+        silence.last = silence.count
+        assert await people(url, "u2").write([(2, "x")]) == 1
+        silence.last = float("inf")
+        with pytest.raises(TargetStateUnknown, match=r"the server has not answered for 1\.0 s"):
+            await people(url).exists()
+
+
+async def test_a_question_has_a_limit_and_a_load_has_none(
+    postgres_url: str, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "ANSWER", 0.3)
+    await people(postgres_url).write([(1, "x")])
+    async with watching(dsn) as other:
+        async with other.transaction():
+            await other.execute("LOCK TABLE table_updates, people")
+            load = asyncio.create_task(value(people(postgres_url, "u2").write([(2, "x")])))
+            for target in (people(postgres_url), RowTarget(postgres_url, "people", {"n": 1})):
+                with pytest.raises(TargetStateUnknown, match=r"the server has not answered for 0\.3 s"):
+                    await asyncio.wait_for(target.exists(), 20)
+            assert not load.done()
+        assert await load == 1
 
 
 class Gate:
