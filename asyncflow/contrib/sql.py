@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterable, Iterable, Iterator
 from typing import Any, ClassVar
 
 from .._task import Task
@@ -68,9 +68,24 @@ class CopyToTable(Task):
             rows = self.rows()
         else:
             rows = self._given_in_thread()
+        try:
+            await self.output().write(rows)
+            return
+        except _Asynchronous as given:
+            rows = given.rows
         await self.output().write(rows)
 
     def _given_in_thread(self) -> Iterator[Any]:
         """What a plain ``rows()`` returns, which may take its time."""
         rows: Any = self.rows()
+        if isinstance(rows, AsyncIterable):
+            raise _Asynchronous(rows)
         yield from rows
+
+
+class _Asynchronous(Exception):
+    """``rows()`` was a plain function, and has given rows that are to be walked on the loop: nothing was written."""
+
+    def __init__(self, rows: AsyncIterable[Any]) -> None:
+        super().__init__()
+        self.rows = rows

@@ -774,7 +774,7 @@ async def test_a_task_that_loads_is_seen_and_not_asked_again(url: str, monkeypat
     assert (await build(Load())).counts == {"complete": 1}
 
 
-@pytest.mark.parametrize("kind", ["generator", "async generator", "plain", "coroutine"])
+@pytest.mark.parametrize("kind", ["generator", "async generator", "plain", "plain for async", "coroutine"])
 async def test_copy_to_table(url: str, kind: str) -> None:
     class Load(CopyToTable):
         day: int = 7
@@ -794,11 +794,15 @@ async def test_copy_to_table(url: str, kind: str) -> None:
     async def coroutine(self: Any) -> Any:
         return plain(self)
 
+    def handed_on(self: Any) -> Any:
+        return asynchronous(self)
+
     Load.url = url
     Load.rows = {  # type: ignore[method-assign]
         "generator": generator,
         "async generator": asynchronous,
         "plain": plain,
+        "plain for async": handed_on,
         "coroutine": coroutine,
     }[kind]
     task = Load()
