@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from asyncflow import build
+from asyncflow import Task, build
 from asyncflow.targets._sql import engine, marker, server, turns
-from asyncflow.targets.sql import RowError, RowTarget, TableTarget
+from asyncflow.targets.sql import MarkerTarget, RowError, RowTarget, TableTarget
 
 ROOT = Path(__file__).parents[3]
 GUIDE = ROOT / "docs" / "sql.md"
@@ -32,13 +32,39 @@ def guide(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str
 
 async def test_orders_and_totals(guide: dict[str, Any]) -> None:
     totals = guide["Totals"](day=DAY)
-    assert (await build(totals)).counts == {"succeeded": 2}
+    assert (await build(totals)).counts == {"succeeded": 3}
     assert (await build(totals)).counts == {"complete": 1}
     assert await RowTarget(guide["URL"], "totals", {"customer": "customer 3"}).exists()
     async with TableTarget(guide["URL"], "totals", "any").rows() as rows:
         assert len([row async for row in rows]) == 10
     async with guide["Orders"](day=DAY).output().rows() as rows:
         assert (await anext(rows))[:2] == (DAY, "customer 0")
+
+
+async def test_the_totals_of_several_days_at_once(guide: dict[str, Any]) -> None:
+    days = [DAY + datetime.timedelta(days=n) for n in range(5)]
+    result = await build([guide["Totals"](day=day) for day in days])
+    result.raise_for_failure()
+    assert result.counts == {"succeeded": 11}
+
+
+async def test_what_the_guide_says_of_force(guide: dict[str, Any]) -> None:
+    orders = guide["Orders"](day=DAY)
+    (await build(orders)).raise_for_failure()
+    [error] = (await build(orders, force=True)).errors()
+    assert "remove what it wrote, and its marker" in str(error.__cause__)
+
+    class Again(Task):
+        def output(self) -> MarkerTarget:
+            return MarkerTarget(guide["URL"], "again")
+
+        async def run(self) -> None:
+            async with self.output().transaction() as connection:
+                await connection.exec_driver_sql("DELETE FROM orders")
+                await connection.exec_driver_sql("DELETE FROM table_updates WHERE update_id = 'again'")
+
+    for _ in range(2):
+        assert (await build(Again(), force=True)).counts == {"succeeded": 1}
 
 
 async def test_what_the_guide_says_of_a_row(guide: dict[str, Any]) -> None:
