@@ -1087,3 +1087,5 @@ def test_a_temporary_that_cannot_be_removed_does_not_hide_the_error(
         patch.setattr(os, "unlink", refuse)
         raise LookupError
     assert "left behind" in caplog.text
+    assert len(journal.unfinished) == 1
+    journal.unfinished.clear()
