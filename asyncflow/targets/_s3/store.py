@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Literal, get_args
@@ -196,7 +197,8 @@ class Body(BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         """The next piece; at the end the library's own limit for the answer begins."""
         data = super().read(size)
-        self.watched.reschedule(asyncio.get_running_loop().time() + self._patience if data else None)
+        with suppress(RuntimeError):  # its time is up, or the call has ended: the library has not heard of it yet
+            self.watched.reschedule(asyncio.get_running_loop().time() + self._patience if data else None)
         return data
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from asyncflow import Task, TaskCancelled, build
 from asyncflow.targets._s3 import writing
+from asyncflow.targets._s3.store import Body
 from asyncflow.targets.s3 import S3Store, S3Target
 from asyncflow.testing import STYLES, Outcome, Style, no_leaks, sweep
 from examples.servers import S3Server
@@ -164,6 +165,18 @@ async def test_credentials_that_expire_are_looked_for_anew(s3: S3Server, place: 
     result = await build([writing_to(S3Target(f"{place}/y", store=target.store), "small")])
     assert result.counts == {"unknown": 1}
     assert "cannot tell whether" in str(next(result.errors()))
+
+
+async def test_a_body_that_is_read_after_its_time_is_a_time_out_and_no_other_error() -> None:
+    body = Body(b"content", 0.0)
+    with pytest.raises(TimeoutError):
+        async with body.watched:
+            try:
+                assert body.read(1) == b"c"
+                await asyncio.sleep(60)
+            finally:
+                assert body.read(1) == b"o"
+    assert body.read(1) == b"n"
 
 
 # Reading -----------------------------------------------------------------------------------------------------
