@@ -17,7 +17,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from .errors import status_of
-from .store import S3Store
+from .store import S3Store, is_aws
 
 __all__ = ["present"]
 
@@ -31,11 +31,6 @@ CONFIRMED = 8
 """Keys that no listing names, and that are asked for all the same: does it tell the truth?"""
 
 AT_ONCE = 50
-
-_AWS = re.compile(
-    r"https?://([^/]+\.)?s3(-fips|-accelerate)?(\.dualstack)?(\.[a-z]+(-[a-z]+)+-\d+)?(\.vpce)?\.amazonaws\.com(\.cn)?"
-)
-"""Endpoints of AWS's own S3, and not of what somebody runs on machines there."""
 
 _DIRECTORY_BUCKET = re.compile(r"--xa?-s3$")
 """The ends of names of those, and of access points to them: they list whole folders only."""
@@ -166,7 +161,7 @@ class _Listed:
 
 def _pages_are_whole(endpoint: str, bucket: str) -> bool:
     """Whether the pages of a listing have all there is between them: AWS says so, of others it is not known."""
-    return _AWS.fullmatch(endpoint.rstrip("/")) is not None and _ALIAS.search(bucket) is None
+    return is_aws(endpoint) and _ALIAS.search(bucket) is None
 
 
 def _common(first: str, last: str) -> str:

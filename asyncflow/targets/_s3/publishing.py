@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from ...attempt import Attempt
 from .errors import FAILURES, code_of, status_of, translate
-from .store import Client, S3Store
+from .store import Client, S3Store, is_aws
 
 __all__ = ["Publishing", "etag_of"]
 
@@ -113,20 +113,21 @@ class Publishing:
 
     async def _keeps_conditions(self) -> bool:
         """Whether the store refuses a second ``If-None-Match: *``. AWS does; others are asked once for each bucket."""
-        if self._store.endpoint_url is None:
-            return True
-        async with self._store.client() as client, client.asking:
-            known = client.conditional.get(self._bucket)
-            if known is None:
-                known = client.conditional[self._bucket] = await self._try_conditions(client)
-                if not known:
-                    log.warning(
-                        "%s does not keep conditions (If-None-Match): of two processes that make one object of the "
-                        "bucket %s at the same time both publish it, and the last one stands",
-                        self._store.endpoint_url,
-                        self._bucket,
-                    )
-            return known
+        async with self._store.client() as client:
+            if is_aws(client.endpoint):
+                return True
+            async with client.asking:
+                known = client.conditional.get(self._bucket)
+                if known is None:
+                    known = client.conditional[self._bucket] = await self._try_conditions(client)
+                    if not known:
+                        log.warning(
+                            "%s does not keep conditions (If-None-Match): of two processes that make one object of the "
+                            "bucket %s at the same time both publish it, and the last one stands",
+                            client.endpoint,
+                            self._bucket,
+                        )
+                return known
 
     async def _try_conditions(self, client: Client) -> bool:
         # Beside the object: who may write that may write this.

@@ -220,6 +220,17 @@ def store_of(identity: dict[str, Any]) -> S3Store:
     return store
 
 
+_AWS = re.compile(
+    r"https?://([^/]+\.)?s3(-fips|-accelerate)?(\.dualstack)?(\.[a-z]+(-[a-z]+)+-\d+)?(\.vpce)?\.amazonaws\.com(\.cn)?"
+)
+"""Endpoints of AWS's own S3, and not of what somebody runs on machines there."""
+
+
+def is_aws(endpoint: str) -> bool:
+    """Whether that is AWS's own S3."""
+    return _AWS.fullmatch(endpoint.rstrip("/")) is not None
+
+
 class Client:
     """A client of botocore's kind, and what has been learnt of its buckets."""
 
