@@ -82,7 +82,6 @@ _sampling = False
 _hurry = threading.Event()  # the sampler looks at once: the limit has changed
 _listeners: list[tuple[float, Callable[[Block], object]]] = []
 _limit = LIMIT
-_context = contextvars.Context()  # for the heartbeat: none of whoever happened to start it
 
 
 def watch(member: Member) -> None:
@@ -97,7 +96,7 @@ def watch(member: Member) -> None:
         guard = _guards.get(loop)
         if guard is None:
             guard = _guards[loop] = _Guard(loop)
-            loop.call_soon(guard.beat, context=_context)
+            loop.call_soon(guard.beat, context=guard.context)
         if member not in guard.members:
             guard.members.append(member)
     if not _sampling:
@@ -167,6 +166,9 @@ class _Guard:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.members: list[Member] = []
+        # For the heartbeat: none of whoever happened to start it, and one for each loop, since a context that one
+        # thread is in cannot be entered by another.
+        self.context = contextvars.Context()
         # Written on the loop.
         self.turn = 0
         self.came_round = _now()
@@ -203,7 +205,7 @@ class _Guard:
         self.depth = depth
         if not _sampling:  # the loop has been stopped for a while, and runs again
             _start_sampler()
-        self.loop.call_later(_limit / BEATS, self.beat, context=_context)
+        self.loop.call_later(_limit / BEATS, self.beat, context=self.context)
 
     def tell(self) -> None:
         """Tell of what was found."""
@@ -281,7 +283,7 @@ def _context_of(task: asyncio.Task[Any]) -> contextvars.Context:
         return task.get_context()
     # 3.11 does not say; the context of a task stands before those of its callbacks.
     found = (thing for thing in gc.get_referents(task) if isinstance(thing, contextvars.Context))
-    return next(found, _context)
+    return next(found, contextvars.Context())
 
 
 def _place(frames: list[FrameType], task: Task | None) -> str | None:

@@ -300,6 +300,41 @@ def test_two_loops_in_two_threads() -> None:
     assert not heard[0]
 
 
+def test_a_loop_is_guarded_while_that_of_another_thread_tells_a_slow_listener() -> None:
+    telling, beaten = threading.Event(), threading.Event()
+    wrong: list[dict[str, Any]] = []
+
+    class Holds(Task):
+        async def run(self) -> None:
+            hold()
+            await asyncio.to_thread(beaten.wait, 30)
+
+    class Beats(Task):
+        async def run(self) -> None:
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _, context: wrong.append(context))
+            await asyncio.to_thread(telling.wait, 30)
+            heart = guard._guards[loop]
+            turn, late = heart.turn, time.monotonic() + 30
+            while heart.turn < turn + 3 and not wrong and time.monotonic() < late:
+                await asyncio.sleep(0.01)
+            turns.append(heart.turn - turn)
+            beaten.set()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, LoopBlocked) and event.task is not None:
+            telling.set()
+            beaten.wait(30)
+
+    turns: list[int] = []
+    slow = threading.Thread(target=lambda: asyncio.run(build(Holds(), on_event=listen)))
+    slow.start()
+    asyncio.run(build(Beats()))
+    slow.join()
+    assert not wrong
+    assert turns[0] >= 3
+
+
 def test_a_sync_body_with_a_loop_of_its_own(blocked: Blocked) -> None:
     inner = Blocked()
 
