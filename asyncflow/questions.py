@@ -1,7 +1,8 @@
 """Questions for the loop: is this node complete, where only a coroutine can tell?
 
-The first checker works through the queue, and each starts the next one before it does, so there are as many as
-there are questions that have to wait, and one if none has.
+Those of each build wait in a line of its own and are asked in its context. The first checker works through the line,
+and each starts the next one before it does, so there are as many as there are questions that have to wait, and one if
+none has. A build whose questions are not answered holds up nobody else's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from ._task import Task
+from .account import Account
 from .clock import meter
 from .graph import FINAL, Node
 from .target import ask, check_answer
@@ -19,12 +21,34 @@ from .tree import leaves
 
 __all__ = ["Questions"]
 
-CHECKERS = 1000  # questions open at once
+CHECKERS = 1000  # questions open at once, of one build
 SLICE = 0.005  # seconds a checker works before it lets others in
 
 
+class _Line:
+    """The questions of one build that wait, and how many checkers ask them."""
+
+    __slots__ = ("account", "coming", "open", "waiting")
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.waiting: deque[tuple[Node, Awaitable[Any] | None]] = deque()
+        self.open = 0
+        self.coming: _Checker | None = None  # has been started, and has not begun
+
+
+class _Checker:
+    """Works through a line; what it asks about now."""
+
+    __slots__ = ("line", "node")
+
+    def __init__(self, line: _Line) -> None:
+        self.line = line
+        self.node: Node | None = None
+
+
 class Questions:
-    """The queue of one executor. ``answered(node, answer)`` is called with a bool or an exception."""
+    """The questions of one executor. ``answered(node, answer)`` is called with a bool or an exception."""
 
     def __init__(
         self,
@@ -36,67 +60,92 @@ class Questions:
         self._meter = meter(loop)
         self._answered = answered
         self._wake = wake
-        self._questions: deque[tuple[Node, Awaitable[Any] | None]] = deque()
-        self._checkers: dict[asyncio.Task[None], Node | None] = {}
+        self._lines: dict[Account, _Line] = {}
+        self._checkers: dict[asyncio.Task[None], _Checker] = {}
         self._loose: set[asyncio.Task[None]] = set()  # given up; held strongly, since the loop knows them weakly
 
     def ask(self, node: Node, begun: Awaitable[Any] | None = None) -> None:
         """Queue the question whether ``node`` is complete; ``begun`` is the answer to one asked in a thread."""
-        self._questions.append((node, begun))
-        if len(self._questions) == 1:
-            self._start_checker()
+        account: Account = node.build.owner
+        line = self._lines.get(account)
+        if line is None:
+            line = self._lines[account] = _Line(account)
+        line.waiting.append((node, begun))
+        if line.coming is None:
+            self._start_checker(line)
 
-    def _start_checker(self) -> None:
-        if len(self._checkers) < CHECKERS:
-            context = self._questions[0][0].build.owner.context
-            task = asyncio.Task(self._work(), loop=self._loop, context=context.copy())
-            self._checkers[task] = None
+    def _start_checker(self, line: _Line) -> None:
+        if line.open < CHECKERS:
+            checker = line.coming = _Checker(line)
+            line.open += 1
+            task = asyncio.Task(self._work(checker), loop=self._loop, context=line.account.context.copy())
+            self._checkers[task] = checker
             task.add_done_callback(self._checker_ended)
 
     def _checker_ended(self, task: asyncio.Task[None]) -> None:
-        self._checkers.pop(task, None)
         self._loose.discard(task)
         if not task.cancelled():
             task.exception()  # seen: every answer has been given to its node
-        if self._questions and not self._checkers:
-            self._start_checker()
+        if task in self._checkers:
+            self._make_room(task)
 
-    async def _work(self) -> None:
+    def _make_room(self, task: asyncio.Task[None]) -> None:
+        """``task`` asks no more: another one does, if it is needed."""
+        checker = self._checkers.pop(task)
+        line = checker.line
+        line.open -= 1
+        if line.coming is checker:  # it was cancelled before it had begun
+            line.coming = None
+        if line.waiting:
+            if line.coming is None:
+                self._start_checker(line)
+        elif not line.open:
+            self._lines.pop(line.account, None)
+
+    async def _work(self, checker: _Checker) -> None:
         me = asyncio.current_task()
         assert me is not None
-        if len(self._questions) > 1:
-            self._start_checker()
+        line = checker.line
+        waiting = line.waiting
+        line.coming = None
+        if len(waiting) > 1:
+            self._start_checker(line)
         deadline = self._meter() + SLICE
-        while self._questions and me not in self._loose:
-            node, begun = self._questions.popleft()
-            if node.state < FINAL:
-                self._checkers[me] = node
+        while waiting and me in self._checkers:
+            node, begun = waiting.popleft()
+            if node.state >= FINAL:
+                if isinstance(begun, Coroutine):
+                    begun.close()
+            elif node.build.owner is not line.account:  # it was handed over while it waited
+                self.ask(node, begun)
+            else:
+                checker.node = node
                 try:
                     answer = await (_complete(node) if begun is None else begun)
                 except BaseException as error:
                     if isinstance(error, asyncio.CancelledError) and me.cancelling():
                         raise
                     answer = error  # of no interest any more if the node has its end; never passed on to the loop
-                if me not in self._loose:
-                    self._checkers[me] = None
+                checker.node = None
                 self._answered(node, answer)
                 self._wake()
-            elif isinstance(begun, Coroutine):
-                begun.close()
             if self._meter() > deadline:
                 await asyncio.sleep(0)
                 deadline = self._meter() + SLICE
 
     def stop(self) -> list[asyncio.Task[None]]:
         """Cancel the questions nobody wants answered any more, once; the checkers that are on their way out."""
-        stopped = [task for task, node in self._checkers.items() if node is not None and node.state >= FINAL]
-        while self._questions and self._questions[0][0].state >= FINAL:
-            _, begun = self._questions.popleft()
-            if isinstance(begun, Coroutine):
-                begun.close()
-        if not self._questions:
-            # Those that were just started would find nothing to ask, but they would be alive for a moment.
-            stopped += [task for task, node in self._checkers.items() if node is None]
+        for line in self._lines.values():
+            while line.waiting and line.waiting[0][0].state >= FINAL:
+                _, begun = line.waiting.popleft()
+                if isinstance(begun, Coroutine):
+                    begun.close()
+        # Of those that ask nothing, the ones that would find nothing to ask: they would be alive for a moment.
+        stopped = [
+            task
+            for task, checker in self._checkers.items()
+            if (not checker.line.waiting if checker.node is None else checker.node.state >= FINAL)
+        ]
         for task in stopped:
             if not task.cancelling():
                 task.cancel()
@@ -104,15 +153,16 @@ class Questions:
 
     def asks_for(self, checker: asyncio.Task[Any]) -> Node | None:
         """What ``checker`` asks about now. Any thread."""
-        return self._checkers.get(checker)
+        found = self._checkers.get(checker)
+        return None if found is None else found.node
 
     def give_up(self, checker: asyncio.Future[Any]) -> list[tuple[Task, str]]:
         """``checker`` is not waited for any longer: the task it still asks about, and where it is."""
-        node = self._checkers.get(checker)  # type: ignore[call-overload]
+        node = self.asks_for(checker)  # type: ignore[arg-type]
         if node is None:
             return []
         assert isinstance(checker, asyncio.Task)
-        del self._checkers[checker]
+        self._make_room(checker)
         self._loose.add(checker)
         return [(node.task, f"in its {'complete' if node.task._complete else 'exists'}() hook")]
 
