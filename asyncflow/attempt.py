@@ -73,8 +73,8 @@ class Attempt:
     """One run of one task's body."""
 
     __slots__ = (
-        *("cancelled", "engine", "handle", "lost", "node", "progress", "published", "publishing", "state", "task"),
-        *("time_left", "timed_out", "timer", "together"),
+        *("cancelled", "engine", "handle", "looking", "lost", "node", "progress", "published", "publishing", "state"),
+        *("task", "time_left", "timed_out", "timer", "together"),
     )
 
     def __init__(self, task: Task, engine: Engine, node: Any) -> None:
@@ -87,6 +87,7 @@ class Attempt:
         self.together = 0  # groups of publishes in flight, which are begun as one
         self.published: set[str | None] | None = None  # keys made visible by this attempt's own handles
         self.lost: set[str] | None = None  # keys that somebody else has made visible first
+        self.looking = False  # the body has ended well: what is left is to look for its outputs
         self.cancelled = False  # the engine has asked the body to stop
         self.progress: tuple[float, str] | None = None  # what the body has told last
         self.timed_out = False  # because it was at work too long

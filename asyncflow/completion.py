@@ -52,6 +52,7 @@ def look_in_thread(attempt: Attempt, value: Any) -> Any:
     """
     if value is not None:
         return value
+    attempt.looking = True
     targets = list(_unseen(attempt))
     if any(target._how == "loop" for target in targets):
         return Left(iter(targets))
@@ -86,12 +87,13 @@ async def confirm(attempt: Attempt, value: Any) -> Any:
     if output is None:
         return value
     targets = _unseen(attempt)
+    if value is not None and not isinstance(value, Left):
+        await _store(attempt, output, value)
+    attempt.looking = True
     if isinstance(value, Left):
         targets, target = value.others, value.target
         if target is not None and not check_answer(target, "exists", await value.answer):
             raise _incomplete(attempt, target)
-    elif value is not None:
-        await _store(attempt, output, value)
     kind: type[Target]
     for kind, group in groupby(targets, type):
         row = tuple(group)

@@ -23,8 +23,8 @@ from .attempt import Attempt, current
 from .clock import clock, meter
 from .completion import confirm, confirmed
 from .cycles import above
-from .errors import TaskCancelled, TaskFailed
-from .graph import CANCELLING, FORCED, RESTING, RETRYING, RUNNING, SUSPENDED, Build, Demand, Node
+from .errors import IncompleteOutput, TaskCancelled, TaskFailed
+from .graph import CANCELLING, FORCED, RESTING, RETRYING, RUNNING, SUSPENDED, UNCONFIRMED, Build, Demand, Node
 from .hub import Hub, hub
 from .outcomes import answer, settled
 from .planner import Planner
@@ -103,8 +103,8 @@ class Executor:
             return []
         guard.tell(self.loop)
         self._scheduler.close(demand)
-        stopping: list[asyncio.Future[Any]] = list(self._planner.stop())
         self._cancel()
+        stopping: list[asyncio.Future[Any]] = list(self._planner.stop())  # also those about what was between attempts
         self._tell()
         stopping += account.stopping
         if self._scheduler.builds:
@@ -321,7 +321,7 @@ class Executor:
             elif _of_others(error, attempt.task):
                 self._scheduler.blocked(node, error)
             else:
-                self._scheduler.failed(node, error)
+                self._failed(attempt, error)
             self._wake()
 
     def cancelled(self, attempt: Attempt) -> None:
@@ -340,7 +340,12 @@ class Executor:
         if node.output is not None and confirmed(attempt, None):
             self._scheduler.succeeded(node, None)
         else:
-            self._scheduler.failed(node, _too_long(attempt, error))
+            self._failed(attempt, _too_long(attempt, error))
+
+    def _failed(self, attempt: Attempt, error: BaseException) -> None:
+        if attempt.looking and not isinstance(error, IncompleteOutput):
+            attempt.node.flags |= UNCONFIRMED
+        self._scheduler.failed(attempt.node, error)
 
     def _ended(self, attempt: Attempt) -> bool:
         node = attempt.node

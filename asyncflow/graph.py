@@ -38,6 +38,7 @@ RESTING = 64  # its last attempt has failed, and the time for another has not co
 RETRYING = 128  # that time has come: it waits for a place
 EXCLUDED = 256  # not to be run by this build
 BYPASSED = 512  # that, and forced: it is complete, and what it requires is looked at all the same
+UNCONFIRMED = 1024  # its body has ended well, and the look for its outputs has failed: another attempt looks first
 
 # States of a demand.
 PLANNING, GOING, SETTLED, DELIVERED, LEFT = range(5)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -16,6 +16,7 @@ from asyncflow import (
     ConfigError,
     Event,
     MemoryTarget,
+    Target,
     Task,
     TaskCancelled,
     TaskFailed,
@@ -235,6 +236,139 @@ def test_sync_bodies_are_tried_again_too() -> None:
 
     asyncio.run(main())
     assert entered["thread"] == 3
+
+
+looks: list[Any] = []  # what the looks for an output find: True, False, or an exception; then whether it is there
+
+
+class Doubtful(Target):
+    """In a store that does not always answer."""
+
+    key = "doubtful"
+
+    async def exists(self) -> bool:
+        return self.look()
+
+    def look(self) -> bool:
+        answer = looks.pop(0) if looks else bool(entered)
+        if isinstance(answer, BaseException):
+            raise answer
+        return bool(answer)
+
+
+class DoubtfulInThread(Doubtful):
+    def exists(self) -> bool:  # type: ignore[override]
+        return self.look()
+
+
+class DoubtfulInBulk(Doubtful):
+    @classmethod
+    async def exists_many(cls, targets: Sequence[Doubtful]) -> list[bool]:
+        return [target.look() for target in targets]
+
+
+class DoubtfulTwice(Doubtful):
+    """A plain def that gives a bare coroutine."""
+
+    def exists(self) -> Awaitable[bool]:  # type: ignore[override]
+        return Doubtful._exists(self)  # type: ignore[no-any-return]
+
+
+class Makes(Task):
+    retries = 2
+    retry_on = OSError
+    kind: ClassVar[type[Doubtful]] = Doubtful
+
+    def output(self) -> Target:
+        return self.kind()
+
+    async def run(self) -> None:
+        entered["body"] += 1
+
+
+class MakesInThread(Makes):
+    def run(self) -> None:  # type: ignore[override]
+        entered["body"] += 1
+
+
+@pytest.fixture(params=[Doubtful, DoubtfulInThread, DoubtfulInBulk, DoubtfulTwice])
+def doubtful(request: pytest.FixtureRequest) -> Iterator[None]:
+    Makes.kind = request.param
+    yield
+    looks.clear()
+
+
+@pytest.mark.usefixtures("doubtful")
+@pytest.mark.parametrize("task", [Makes(), MakesInThread()])
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    ("found", "bodies", "attempts"),
+    [
+        ([OSError("503")], 1, 1),
+        ([OSError("503"), OSError("504")], 1, 2),
+        ([OSError("503"), False], 2, 2),
+        ([OSError("503"), False, OSError("504")], 2, 2),
+    ],
+)
+def test_only_the_look_for_the_output_is_repeated_where_it_was_that_which_failed(
+    task: Task, force: bool, found: list[Any], bodies: int, attempts: int
+) -> None:
+    async def main() -> None:
+        looks[:] = found if force else [False, *found]
+        result = await build(task, force=force)
+        assert result.counts == {"succeeded": 1}
+        assert entered["body"] == bodies
+        assert len(result.tasks[task].attempts) == attempts
+        assert not looks
+
+    simulate(main, seed=1)
+
+
+@pytest.mark.usefixtures("doubtful")
+def test_where_no_look_succeeds_it_has_failed() -> None:
+    async def main() -> None:
+        looks[:] = [False, OSError("1"), OSError("2"), OSError("3")]
+        events: list[Event] = []
+        result = await build(Makes(), on_event=events.append)
+        assert result.counts == {"failed": 1}
+        assert str(result.tasks[Makes()].error) == "3"
+        assert entered["body"] == 1
+        assert [str(event.error) for event in events if isinstance(event, TaskRetry)] == ["1", "2"]
+
+    simulate(main, seed=1)
+
+
+@pytest.mark.parametrize("stage", ["after the body", "before the next"])
+@pytest.mark.parametrize("end", ["its time is up", "it is not wanted"])
+def test_a_look_that_hangs(stage: str, end: str) -> None:
+    class Hanging(Doubtful):
+        async def exists(self) -> bool:
+            there = self.look()
+            if there and hangs:
+                hangs.pop()
+                await asyncio.sleep(HOUR)
+            return there
+
+    class Limited(Task):
+        retries = 2
+        timeout = 60 if end == "its time is up" else None
+
+        def output(self) -> Target:
+            return Hanging()
+
+        async def run(self) -> None:
+            entered["body"] += 1
+
+    async def main() -> None:
+        looks[:] = [False] if stage == "after the body" else [False, OSError("503")]
+        result = await build(Limited(), timeout=None if end == "its time is up" else 30)
+        # Before the next attempt it is a question as any other, and no time limit of the task's is for those.
+        assert result.counts == ({"succeeded": 1} if end == "its time is up" else {"cancelled": 1})
+        assert entered["body"] == 1
+
+    hangs = [1]
+    simulate(main, seed=1)
+    looks.clear()
 
 
 @simulated
