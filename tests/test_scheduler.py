@@ -120,7 +120,7 @@ class Driver:
             self.bodies[step] = 0
             running = sum(node.build is step.build and not node.outstanding for node in self.bodies)
             assert running <= step.build.budget.concurrency, "more bodies at work than there are places"
-        return step is not None
+        return step is not None or bool(self.scheduler.checks)  # what is to look again was not started
 
     def answered(self, demand: Demand) -> None:
         node = demand.parent
