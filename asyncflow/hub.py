@@ -150,8 +150,8 @@ class Hub:
     def end(self, node: Node, was_at_work: bool) -> Sequence[Node]:
         """Give up ``node``'s claims, once it has its final state; the nodes that have waited for that.
 
-        Also those that were only going to run, where nothing but the value is left of what has been made: they
-        cannot look for it.
+        Also those that were only going to run, where no key says what has been made: perhaps nothing but the value is
+        left of it. Where there is more, they look again as well, since the news may come too late to them.
         """
         with self._lock:
             queue = self._queues.pop(node, None) if self._queues else None
@@ -167,11 +167,14 @@ class Hub:
                     del held.nodes[node]
                     if held.at_work is node:
                         held.at_work = None
-                    if was_at_work and key is node.task and node.state == SUCCEEDED:
-                        others = [other for other in held.nodes if other not in waiting and shares(other, node)]
-                    elif was_at_work:
+                    if was_at_work:
                         # Those that have waited for it look again anyway.
-                        self._outdated.update(other for other in held.nodes if other not in waiting)
+                        late = [other for other in held.nodes if other not in waiting]
+                        told = key is node.task and node.state == SUCCEEDED
+                        if told:
+                            others = [other for other in late if shares(other, node)]
+                        if not told or node.output is not None:
+                            self._outdated.update(late)
                     if not held.nodes:
                         del self._claims[key]
             if self._outdated:

@@ -33,6 +33,7 @@ class Driver:
         self.settled: set[Demand] = set()
         self.caught: set[Node] = set()
         self.slow_looks = False  # the world may go on between a look and the answer
+        self.keyless = False  # what the tasks make can be looked for, and has no key
         self.seen: dict[Node, bool] = {}
 
     def build(self, roots: list[int], concurrency: int, *, dry: bool = False) -> Demand:
@@ -97,6 +98,9 @@ class Driver:
         elif spec.external:
             self.scheduler.absent(node)
         else:
+            if self.keyless:
+                node.output = "a target without key"
+                node.keys = (node.task,)
             node.keys = node.keys or (self.key(node.task),)  # type: ignore[arg-type]
             self.scheduler.missing(node)
             for n in spec.requires:

@@ -99,12 +99,14 @@ class World:
                 assert not place.bodies
 
 
-def builds_in_several_loops(seed: int, *, deaths: bool) -> None:
+def builds_in_several_loops(seed: int, *, deaths: bool, keyless: bool = False) -> None:
     """Builds begin on one graph in two or three loops, and all but one leave, or lose their loop."""
     rng = random.Random(seed)
     graph = random_graph(rng)
     world = World(graph, rng.choice([2, 2, 3]), seed)
     world.look_slowly()
+    for each in world.places:
+        each.keyless = keyless
     demands: list[tuple[Place, Demand, list[int]]] = []
     for _ in range(rng.choice([2, 3, 4])):
         for _ in range(rng.randrange(30)):
@@ -135,17 +137,19 @@ def builds_in_several_loops(seed: int, *, deaths: bool) -> None:
 
 
 @pytest.mark.parametrize("deaths", [False, True])
-def test_builds_in_several_loops(deaths: bool) -> None:
+@pytest.mark.parametrize("keyless", [False, True])
+def test_builds_in_several_loops(deaths: bool, keyless: bool) -> None:
     for seed in range(1000):
-        builds_in_several_loops(seed, deaths=deaths)
+        builds_in_several_loops(seed, deaths=deaths, keyless=keyless)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("deaths", [False, True])
-def test_many_builds_in_several_loops(deaths: bool) -> None:
+@pytest.mark.parametrize("keyless", [False, True])
+def test_many_builds_in_several_loops(deaths: bool, keyless: bool) -> None:
     first = random.randrange(2**40)
     for seed in range(first, first + 20 * int(os.environ.get("SEEDS", "1000"))):
-        builds_in_several_loops(seed, deaths=deaths)
+        builds_in_several_loops(seed, deaths=deaths, keyless=keyless)
 
 
 def test_a_flight_is_joined_and_its_value_shared() -> None:
