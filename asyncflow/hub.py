@@ -19,7 +19,7 @@ import os
 import threading
 from collections.abc import Hashable, Sequence
 
-from .graph import FORCED, NONE, RUNNING, SUCCEEDED, SUSPENDED, Node
+from .graph import EXCLUDED, FORCED, NONE, RUNNING, SUCCEEDED, SUSPENDED, Node
 
 __all__ = ["Hub", "hub"]
 
@@ -195,11 +195,26 @@ class Hub:
             queue.joined -= joined
             return joined and not queue.joined
 
-    def joined(self, node: Node) -> bool:
-        """Whether somebody shares the flight of ``node``."""
+    def shared(self, node: Node) -> bool:
+        """Whether somebody shares the flight of ``node``, or is going to as soon as it is its turn."""
         with self._lock:
             queue = self._queues.get(node)
-            return queue is not None and queue.joined > 0
+            if queue is not None and queue.joined > 0:
+                return True
+            contests = [held for key in node.keys if isinstance(held := self._claims.get(key), _Contest)]
+            return any(_would_join(other, node) for contest in contests for other in contest.nodes)
+
+    def flights(self, node: Node) -> Sequence[Node]:
+        """The nodes at work that ``node``, which is not, would join: they may be kept going for it."""
+        for key in node.keys:
+            if type(self._claims.get(key)) is _Contest:
+                break
+        else:  # nearly always, and no need to hold the lock: what it contests stays contested while it claims it
+            return ()
+        with self._lock:
+            contests = [held for key in node.keys if isinstance(held := self._claims.get(key), _Contest)]
+            found = [contest.at_work for contest in contests if contest.at_work is not None]
+            return [other for other in dict.fromkeys(found) if other is not node and shares(node, other)]
 
     def waiting_for(self, node: Node) -> Sequence[Node]:
         """The nodes that wait for the end of ``node``."""
@@ -218,6 +233,10 @@ class Hub:
 def at_work(node: Node) -> bool:
     """Whether ``node`` is making its targets now."""
     return node.state == RUNNING or node.state == SUSPENDED
+
+
+def _would_join(node: Node, other: Node) -> bool:
+    return node is not other and shares(node, other) and node.state < RUNNING and not node.flags & EXCLUDED
 
 
 def shares(node: Node, other: Node) -> bool:

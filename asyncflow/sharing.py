@@ -2,8 +2,8 @@
 
 A node that waits for one of another loop is parked as LOCKING, without a place, and listed in ``abroad``. The
 other loop's scheduler is told of nothing as long as a build of its own wants the flight. When the last of those
-leaves, and somebody abroad has joined, a *guest* build takes the flight over, with all it has asked for; it
-ends with the flight, or when the last one abroad has left.
+leaves, and somebody abroad has joined, or claims it and is going to, a *guest* build takes the flight over, with all
+it has asked for; it ends with the flight, or when the last one abroad has left.
 
 Schedulers speak to each other by ``post``: a call that is made in the other's loop, some time later. Two things
 nobody says: that a loop was closed in the middle of a flight, and that a ring of waiting bodies leads through
@@ -123,12 +123,15 @@ class Sharing:
 
     def end(self, node: Node, was_at_work: bool) -> None:
         """``node`` has its final state: give up its claims, and tell those who wait for that."""
+        flights = () if was_at_work else self.hub.flights(node)
         for other in self.hub.end(node, was_at_work):
             _tell(other, Sharing.released, other, node)
+        for other in flights:
+            _tell(other, Sharing.deserted, other)
 
     def keep(self, node: Node) -> bool:
-        """``node`` is wanted by no build of this loop any more. True: it goes on, for others that have joined it."""
-        if not at_work(node) or node.flags & CANCELLING or not self.hub.joined(node):
+        """``node`` is wanted by no build of this loop any more. True: it goes on, for others that share it."""
+        if not at_work(node) or node.flags & CANCELLING or not self.hub.shared(node):
             return False
         build = node.build
         guest = Build(build.budget)
@@ -145,10 +148,10 @@ class Sharing:
         return True
 
     def deserted(self, node: Node) -> None:
-        """The last one that had joined ``node`` has left."""
+        """One that shared ``node``, or was going to, has left."""
         # Not what a body that a guest pays for has asked for: that is a demand of its own.
         guest = next((demand for demand in node.roots_of if demand.build.guest and demand.parent is None), None)
-        if guest is not None and not self.hub.joined(node):
+        if guest is not None and not self.hub.shared(node):
             self._host.close(guest)
 
     def bury(self, node: Node) -> None:

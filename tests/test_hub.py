@@ -48,7 +48,7 @@ def test_one_of_two_is_at_work_and_the_other_hears_of_its_end() -> None:
     assert list(hub.claim(second)) == [first]
     assert hub.enter(first) is None
     assert hub.enter(second) is first
-    assert not hub.joined(first), "another task waits for the lock, it does not share the flight"
+    assert not hub.shared(first), "another task waits for the lock, it does not share the flight"
     assert finish(hub, first) == [second]
     assert hub.enter(second) is None
     finish(hub, second)
@@ -158,13 +158,18 @@ def test_the_last_that_has_joined_is_told_so() -> None:
     hub.enter(flying)
     for node in (one, two, rival):
         assert hub.enter(node) is flying
-    assert hub.joined(flying)
+    assert hub.shared(flying)
     assert list(hub.waiting_for(flying)) == [one, two, rival]
     assert not hub.leave(one, flying)
     assert not hub.leave(one, flying)
     assert hub.leave(two, flying)
     assert not hub.leave(rival, flying)
-    assert not hub.joined(flying)
+    assert hub.flights(one) == hub.flights(two) == [flying]
+    assert not hub.flights(rival)
+    hub.end(one, was_at_work=False)
+    assert hub.shared(flying), "the other may come back"
+    hub.end(two, was_at_work=False)
+    assert not hub.shared(flying)
 
 
 @pytest.mark.parametrize(

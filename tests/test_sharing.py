@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from asyncflow import CycleError
-from asyncflow.graph import FINAL, Demand, Node, status
+from asyncflow.graph import EXCLUDED, FINAL, Demand, Node, status
 from asyncflow.hub import Hub
 from asyncflow.scheduler import Scheduler
 from asyncflow.sharing import PROBES
@@ -359,13 +359,57 @@ def test_a_flight_that_is_being_stopped_is_not_kept_for_one_that_comes_too_late(
     first.scheduler.close(one)
     two = second.build([0], 1)
     wait_abroad(second)
-    assert world.hub.joined(flying)
+    assert world.hub.shared(flying)
     assert not first.scheduler.sharing.keep(flying), "what was asked to stop would be paid for until it has stopped"
     assert not first.scheduler.builds
     world.run()
     assert [status(node.state) for node in two.roots] == ["succeeded"]
     assert world.starts == {0: 2}
     second.scheduler.close(two)
+    world.assert_empty()
+
+
+@pytest.mark.parametrize("end", ["made", "left", "blocked", "not to run", "joined and left"])
+def test_a_flight_goes_on_for_one_that_wants_it_and_has_not_joined_it_yet(end: str) -> None:
+    graph = [Spec(requires=[1]), Spec()]
+    world = World(graph, 2)
+    first, second = world.places
+    one = first.build([0], 1)
+    until(world, lambda: any(node.task == 0 for node in first.bodies))  # type: ignore[comparison-overlap]
+    world.ends.clear()  # what it required is gone
+    two = second.build([0], 0)  # and no place for that
+    while second.receive() or second.step():
+        pass
+    [node] = two.roots
+    assert status(node.state) == "pending"
+    if end == "not to run":
+        node.flags |= EXCLUDED
+    first.scheduler.close(one)
+    if end == "not to run":
+        assert first.scheduler.cancels
+    else:
+        assert not first.scheduler.cancels
+        assert first.scheduler.builds
+        graph[1].fails = end == "blocked"
+        two.build.budget.concurrency, two.build.budget.lanes = 1, (1, 1)
+    if end == "made":
+        while first.receive() or first.step():
+            pass
+        world.run()
+        assert status(node.state) == "adopted"
+        assert world.starts == {0: 1, 1: 2}
+    elif end == "blocked":
+        while second.receive() or second.step():
+            pass
+        assert status(node.state) == "blocked"
+    elif end == "joined and left":
+        wait_abroad(second)
+    second.scheduler.close(two)
+    if end != "made":
+        while first.receive():
+            pass
+        assert first.scheduler.cancels, "nobody wants it any more"
+    world.run()
     world.assert_empty()
 
 
