@@ -49,33 +49,29 @@ class _Queue:
 class _Ends:
     """What has been at work and has ended, in order. Exact for the last ``LATELY`` keys; then it says "perhaps"."""
 
-    __slots__ = ("_begun", "_forgotten", "_newer", "_older", "count")
+    __slots__ = ("_begun", "_forgotten", "_newer", "_older")
 
     def __init__(self) -> None:
-        self.count = 0  # of all ends so far: the time of this clock
         self._newer: dict[int, int] = {}  # by the hash of the key, which keeps nothing alive
         self._older: dict[int, int] = {}
         self._begun = 0  # the time at which the newer ones began
         self._forgotten = 0  # the time of the last that is in neither
 
-    def note(self, key: Hashable) -> None:
+    def note(self, key: Hashable, now: int) -> None:
         """What claimed ``key`` has ended."""
-        self.count += 1
-        self._newer[hash(key)] = self.count
+        self._newer[hash(key)] = now
         if len(self._newer) == LATELY:
             self._older, self._newer = self._newer, {}
-            self._forgotten, self._begun = self._begun, self.count
+            self._forgotten, self._begun = self._begun, now
 
-    def forget(self) -> None:
+    def forget(self, now: int) -> None:
         """Free the memory: from now on it says "perhaps" of all that has been."""
         if self._newer or self._older:
             self._newer, self._older = {}, {}
-            self._forgotten = self._begun = self.count
+            self._forgotten = self._begun = now
 
     def since(self, key: Hashable, time: int) -> bool:
         """Whether one that claimed ``key`` may have ended after ``time``."""
-        if time == self.count:
-            return False
         number = hash(key)
         return time < self._forgotten or self._newer.get(number, self._older.get(number, 0)) > time
 
@@ -88,19 +84,16 @@ class Hub:
         self._claims: dict[Hashable, Node | _Contest] = {}
         self._queues: dict[Node, _Queue] = {}
         self._outdated: set[Node] = set()  # a node at work has ended that claimed the same
-        self._ends = _Ends()
-
-    @property
-    def now(self) -> int:
+        self.now = 0
         """The time by which ``claim`` tells whether what a node has seen still holds; it moves with every end."""
-        return self._ends.count
+        self._ends = _Ends()
 
     def claim(self, node: Node) -> Sequence[Node]:
         """Claim ``node.keys``; the nodes that had claimed one of them before. It has looked after ``node.met``."""
         others: Sequence[Node] = NONE
         with self._lock:
             for key in node.keys:
-                if self._ends.since(key, node.met):
+                if node.met < self.now and self._ends.since(key, node.met):
                     self._outdated.add(node)
                 held = self._claims.setdefault(key, node)
                 if held is node:
@@ -157,9 +150,11 @@ class Hub:
             queue = self._queues.pop(node, None) if self._queues else None
             waiting = {} if queue is None else queue.nodes
             others: list[Node] = []
+            if was_at_work:
+                self.now += 1
             for key in node.keys:
                 if was_at_work:
-                    self._ends.note(key)
+                    self._ends.note(key, self.now)
                 held = self._claims.get(key)
                 if held is node:
                     del self._claims[key]
@@ -180,7 +175,7 @@ class Hub:
             if self._outdated:
                 self._outdated.discard(node)
             if not self._claims:
-                self._ends.forget()
+                self._ends.forget(self.now)
             if others:
                 return [*waiting, *others]
         return list(waiting) if waiting else NONE
