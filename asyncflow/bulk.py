@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .account import Account
 from .clock import meter
-from .graph import FINAL, LOCKING, NEW, UNCONFIRMED, Node
+from .graph import LOCKING, NEW, Node
 from .target import Target, check_answer, check_answers
 from .threads import Pool
 
@@ -220,6 +220,4 @@ class Bulk:
 
 def _wanted(row: Row) -> bool:
     node, _, reply = row
-    if reply is not None:
-        return not reply.done()
-    return node.state in (NEW, LOCKING) or bool(node.flags & UNCONFIRMED and node.state < FINAL)
+    return node.state in (NEW, LOCKING) if reply is None else not reply.done()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -73,7 +73,7 @@ class Executor:
         self._watch: asyncio.TimerHandle | None = None
         self._context = contextvars.Context()
         self._stopping = Stopping(loop, self._stop, self._give_up)
-        self._confirming: dict[Attempt, asyncio.Task[None]] = {}
+        self._confirming: dict[Attempt, asyncio.Task[bool]] = {}
         self._loose: set[asyncio.Task[Any]] = set()  # held strongly: the loop only knows its tasks weakly
 
     # Doors -------------------------------------------------------------------------------------------
@@ -103,8 +103,8 @@ class Executor:
             return []
         guard.tell(self.loop)
         self._scheduler.close(demand)
+        stopping: list[asyncio.Future[Any]] = list(self._planner.stop())
         self._cancel()
-        stopping: list[asyncio.Future[Any]] = list(self._planner.stop())  # also those about what was between attempts
         self._tell()
         stopping += account.stopping
         if self._scheduler.builds:
@@ -283,17 +283,23 @@ class Executor:
     def returned(self, attempt: Attempt, value: Any) -> None:
         """A sync body ended with ``value``; its outputs have to be asked for on the loop."""
         if attempt.node.attempt is attempt:
-            # In a context of the attempt's own: what it stores there is published in its name.
-            context = attempt.node.build.owner.context.copy()
-            task = asyncio.Task(self._confirm(attempt, value), loop=self.loop, context=context)
-            self._confirming[attempt] = task
-            task.add_done_callback(partial(self._confirmed, attempt))
+            self._confirming_by(attempt, self._confirm(attempt, value))
 
-    def _confirmed(self, attempt: Attempt, _: asyncio.Task[None]) -> None:
+    def _confirming_by(self, attempt: Attempt, looking: Coroutine[Any, Any, bool]) -> None:
+        """``looking`` reports what it has found, or is True: the body is to be entered."""
+        # In a context of the attempt's own: what it stores there is published in its name.
+        context = attempt.node.build.owner.context.copy()
+        task = self._confirming[attempt] = asyncio.Task(looking, loop=self.loop, context=context)
+        task.add_done_callback(partial(self._confirmed, attempt))
+
+    def _confirmed(self, attempt: Attempt, task: asyncio.Task[bool]) -> None:
         del self._confirming[attempt]
-        self.cancelled(attempt)  # unless it has reported by itself: one that was never entered does not
+        if not task.cancelled() and task.result() and not attempt.cancelled:
+            self._begin(attempt)
+        else:
+            self.cancelled(attempt)  # unless it has reported by itself: one that was never entered does not
 
-    async def _confirm(self, attempt: Attempt, value: Any) -> None:
+    async def _confirm(self, attempt: Attempt, value: Any) -> bool:
         current.set(attempt)
         try:
             value = await confirm(attempt, value)
@@ -301,6 +307,25 @@ class Executor:
             self.failed(attempt, error)
         else:
             self.finished(attempt, value)
+        return False
+
+    async def _look_first(self, attempt: Attempt) -> bool:
+        """The body has ended well in an attempt before this, and the look after it has failed: it is made again.
+
+        Only what is not there is a reason to enter the body again (True).
+        """
+        current.set(attempt)
+        try:
+            await confirm(attempt, None)
+        except IncompleteOutput:
+            attempt.looking = False
+            attempt.node.flags &= ~UNCONFIRMED
+            return True
+        except BaseException as error:
+            self.failed(attempt, error)
+        else:
+            self.finished(attempt, None)
+        return False
 
     def finished(self, attempt: Attempt, value: Any) -> None:
         """The body ended with ``value``, and its outputs are there."""
@@ -485,8 +510,14 @@ class Executor:
         if node.options.timeout is not None:
             attempt.time_left = node.options.timeout
             self._timers.limit(attempt)
+        if node.flags & UNCONFIRMED:
+            self._confirming_by(attempt, self._look_first(attempt))
+        else:
+            self._begin(attempt)
+
+    def _begin(self, attempt: Attempt) -> None:
         try:
-            (self._runners[node.lane] or self._with_processes()).start(attempt)
+            (self._runners[attempt.node.lane] or self._with_processes()).start(attempt)
         except BaseException as error:  # no thread to be had, say
             self.failed(attempt, error)
 

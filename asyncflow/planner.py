@@ -19,7 +19,7 @@ from .account import Account
 from .bulk import Bulk
 from .clock import meter
 from .errors import ConfigError, PlanError
-from .graph import BYPASSED, EXCLUDED, FINAL, FORCED, LOCKING, NEW, UNCONFIRMED, WRAPPER, Node
+from .graph import BYPASSED, EXCLUDED, FINAL, FORCED, LOCKING, NEW, WRAPPER, Node
 from .hooks import Hooks
 from .questions import Questions
 from .scheduler import Scheduler
@@ -56,7 +56,7 @@ class Planner:
             if not checks:
                 return False
             node = checks.popleft()
-            if node.state == NEW or node.state == LOCKING or (node.flags & UNCONFIRMED and node.state < FINAL):
+            if node.state == NEW or node.state == LOCKING:
                 self.asking = node
                 # User code sees its build's context variables.
                 if not node.build.owner.context.run(self._check_and_expand, node, deadline):
@@ -98,7 +98,7 @@ class Planner:
                 if problem is not None:
                     return self._scheduler.invalid(node, problem)
         output = node.output
-        if node.flags & FORCED and not node.flags & UNCONFIRMED:
+        if node.flags & FORCED:
             self._missing(node, "forced")
         elif task._complete is not None:
             if task._complete_on_loop:

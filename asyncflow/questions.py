@@ -86,8 +86,15 @@ class Questions:
         self._loose.discard(task)
         if not task.cancelled():
             task.exception()  # seen: every answer has been given to its node
-        if task in self._checkers:
-            self._make_room(task)
+        checker = self._checkers.get(task)
+        if checker is None:
+            return
+        self._make_room(task)
+        node = checker.node
+        if node is not None and node.state < FINAL:  # it was cancelled, and not by us
+            place = "complete" if node.task._complete else "exists"
+            self._answered(node, asyncio.CancelledError(f"{node.task!r}: its {place}() hook was cancelled"))
+            self._wake()
 
     def _make_room(self, task: asyncio.Task[None]) -> None:
         """``task`` asks no more: another one does, if it is needed."""

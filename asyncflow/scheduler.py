@@ -52,7 +52,6 @@ from .graph import (
     SUCCEEDED,
     SUSPENDED,
     THERE,
-    UNCONFIRMED,
     UNKNOWN,
     VERIFIED,
     WAITING,
@@ -208,11 +207,7 @@ class Scheduler:
 
     def complete(self, node: Node) -> None:
         """The task's output is there."""
-        if node.flags & UNCONFIRMED and _looked_for(node):
-            node.flags &= ~(RESTING | UNCONFIRMED)
-            self.succeeded(node, None)
-        else:
-            self._found(node, COMPLETE if node.state == NEW else graph.ADOPTED)
+        self._found(node, COMPLETE if node.state == NEW else graph.ADOPTED)
 
     def absent(self, node: Node) -> None:
         """The task is external, and its output is not there."""
@@ -220,12 +215,8 @@ class Scheduler:
 
     def unknown(self, node: Node, error: BaseException) -> None:
         """Whether the task is complete cannot be established, because of ``error``."""
-        if _looked_for(node):
-            node.flags &= ~RESTING
-            self.failed(node, error)  # that was an attempt, too
-        else:
-            node.error = error
-            self._found(node, UNKNOWN)
+        node.error = error
+        self._found(node, UNKNOWN)
 
     def invalid(self, node: Node, problem: BaseException) -> None:
         """The task cannot be planned: its ``requires`` or ``output`` is wrong."""
@@ -245,9 +236,6 @@ class Scheduler:
         """The output is not there: name the dependencies with ``depend``, then call ``expanded``."""
         if node.state == LOCKING:  # it was locked out, and looked again
             self._places.queue(node, first=True)
-        elif node.flags & UNCONFIRMED and _looked_for(node):
-            node.flags &= ~UNCONFIRMED
-            self.again(node)
         if node.state != NEW:
             return
         node.state = EXPANDING
@@ -427,13 +415,8 @@ class Scheduler:
             self._ended(node, FAILED)
 
     def again(self, node: Node) -> None:
-        """The delay of ``node`` is over: another attempt, as soon as there is a place for it.
-
-        Where the body had ended well, and only the look after it has failed, that look is first made again.
-        """
-        if _looked_for(node):
-            self.checks.append(node)
-        elif node.flags & RESTING and not node.flags & CANCELLING:
+        """The delay of ``node`` is over: another attempt, as soon as there is a place for it."""
+        if node.flags & RESTING and not node.flags & CANCELLING:
             node.flags = (node.flags & ~RESTING) | RETRYING
             self._places.queue_retry(node)
 
@@ -624,11 +607,6 @@ class Scheduler:
             if planning:
                 self._planned(node.demand)
         self._remove(node)
-
-
-def _looked_for(node: Node) -> bool:
-    """Whether the body of ``node`` has ended well, and another look for its outputs decides what is next."""
-    return bool(node.flags & UNCONFIRMED and node.flags & RESTING and not node.flags & CANCELLING)
 
 
 def _count(node: Node, dep: Node) -> None:

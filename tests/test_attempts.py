@@ -304,10 +304,10 @@ def doubtful(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("found", "bodies", "attempts"),
     [
-        ([OSError("503")], 1, 1),
-        ([OSError("503"), OSError("504")], 1, 2),
+        ([OSError("503")], 1, 2),
+        ([OSError("503"), OSError("504")], 1, 3),
         ([OSError("503"), False], 2, 2),
-        ([OSError("503"), False, OSError("504")], 2, 2),
+        ([OSError("503"), False, OSError("504")], 2, 3),
     ],
 )
 def test_only_the_look_for_the_output_is_repeated_where_it_was_that_which_failed(
@@ -362,13 +362,39 @@ def test_a_look_that_hangs(stage: str, end: str) -> None:
     async def main() -> None:
         looks[:] = [False] if stage == "after the body" else [False, OSError("503")]
         result = await build(Limited(), timeout=None if end == "its time is up" else 30)
-        # Before the next attempt it is a question as any other, and no time limit of the task's is for those.
         assert result.counts == ({"succeeded": 1} if end == "its time is up" else {"cancelled": 1})
         assert entered["body"] == 1
 
     hangs = [1]
     simulate(main, seed=1)
     looks.clear()
+
+
+def test_a_store_that_goes_silent_after_the_body_fails_the_task_when_its_time_is_up() -> None:
+    class Silent(Target):
+        async def exists(self) -> bool:
+            if entered:
+                await asyncio.sleep(HOUR)
+            return False
+
+    class Limited(Task):
+        retries = 2
+        timeout = 60
+
+        def output(self) -> Target:
+            return Silent()
+
+        async def run(self) -> None:
+            entered["body"] += 1
+
+    async def main() -> None:
+        async with asyncio.timeout(HOUR / 2):
+            result = await build(Limited())
+        assert result.counts == {"failed": 1}
+        assert "more than its timeout of 60 s" in str(result.tasks[Limited()].error)
+        assert entered["body"] == 1
+
+    simulate(main, seed=1)
 
 
 @simulated

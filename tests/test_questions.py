@@ -523,3 +523,31 @@ async def test_those_behind_the_ones_of_a_build_that_leaves_are_asked_in_the_con
     assert (await first).status == "cancelled"
     assert seen == [("b", "b")] * 10
     gate[1].set()  # those that were given up end now
+
+
+async def test_a_question_that_somebody_else_cancels_is_unknown() -> None:
+    asked = asyncio.Event()
+
+    class Slow(Target):
+        key = "slow"
+
+        async def exists(self) -> bool:
+            asked.set()
+            await asyncio.sleep(60)
+            return False
+
+    class Wants(Task):
+        def output(self) -> Target:
+            return Slow()
+
+        async def run(self) -> None: ...
+
+    before = asyncio.all_tasks()
+    building = asyncio.create_task(build(Wants()))
+    await asked.wait()
+    for task in asyncio.all_tasks() - before - {building}:
+        task.cancel()
+    async with asyncio.timeout(20):
+        result = await building
+    assert result.counts == {"unknown": 1}
+    assert "hook was cancelled" in str(result.tasks[Wants()].error)
