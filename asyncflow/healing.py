@@ -191,13 +191,28 @@ def _mark(name: str) -> None:
 def _of_the_dead(path: str) -> list[tuple[str, str]] | None:
     """What is in the journal, if its owner is gone. Raises ``OSError``."""
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = _opened(path)
         try:
             gone = journal.locked(fd, shared=True)  # shared: others may look at the same time
             if journal.is_at(fd, path):  # else its owner has written it anew: what was opened says nothing of him
                 return _entries(fd) if gone else None
         finally:
-            os.close(fd)
+            _close(fd)
+
+
+_fds: set[int] = set()
+"""Open journals of others. A lock lasts as long as any process has the file open: the child of a fork closes them."""
+
+
+def _opened(path: str) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    _fds.add(fd)
+    return fd
+
+
+def _close(fd: int) -> None:
+    _fds.discard(fd)
+    os.close(fd)
 
 
 def _entries(fd: int) -> list[tuple[str, str]]:
@@ -230,7 +245,7 @@ class _Left:
     """One journal of a process that is gone."""
 
     def __init__(self, path: str) -> None:
-        self._fd: int | None = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._fd: int | None = _opened(path)
         self._path = path
         self._token = os.path.basename(path).partition(".")[0]
         self.decided = path.endswith(DECIDED)
@@ -256,7 +271,7 @@ class _Left:
         """Let others have it."""
         fd, self._fd = self._fd, None
         if fd is not None:
-            os.close(fd)
+            _close(fd)
 
     def finish(self) -> None:
         """Do what it had decided. It needs what would be removed as unfinished, so it comes first."""
@@ -323,6 +338,9 @@ def _forked() -> None:
     global _lock, _begun, _undone, _decided, _healed
     _lock, _decided = threading.Lock(), threading.Event()
     _begun = _undone = _healed = False
+    for fd in list(_fds):
+        with suppress(OSError):
+            _close(fd)
 
 
 if hasattr(os, "register_at_fork"):

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
 
-from asyncflow import LocalTarget, MemoryTarget, Task, build, gather
+from asyncflow import LocalTarget, MemoryTarget, Task, build, gather, together
 
 
 class InProcess(Task):
@@ -275,6 +275,34 @@ class StubbornAsync(InProcess):
 
 class TimesOut(Stubborn):
     timeout = 1.5  # a worker may have to be started within it
+
+
+class PublishesSlowly(InProcess):
+    """Two files as one, the first by a rename that takes a while."""
+
+    folder: Path
+
+    def output(self) -> tuple[LocalTarget, LocalTarget]:
+        return LocalTarget(self.folder / "one"), LocalTarget(self.folder / "two")
+
+    def run(self) -> None:
+        rename = os.replace
+
+        def slow(name: str, to: str) -> None:
+            rename(name, to)
+            if to.endswith("one"):
+                (self.folder / "between").touch()
+                time.sleep(0.5)
+
+        os.replace = slow  # type: ignore[assignment]
+        try:
+            one, two = self.output()
+            with together(one.open("w"), two.open("w")) as (first, second):
+                first.write("1")
+                second.write("2")
+            time.sleep(60)
+        finally:
+            os.replace = rename
 
 
 class LateWrite(InProcess):

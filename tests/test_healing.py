@@ -364,3 +364,24 @@ def test_what_one_process_cannot_do_another_may(world: World, monkeypatch: pytes
     finally:
         silent.set()
         other.join()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_the_child_of_a_fork_holds_no_journal_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "deadbeef.decided"
+    path.touch()
+    one = healing._Left(str(path))
+    assert one.locked()
+    assert one._fd is not None
+    child = os.fork()
+    if not child:
+        try:
+            os.fstat(one._fd)
+        except OSError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    one.close()
+    other = healing._Left(str(path))
+    assert other.locked()
+    other.close()

@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
@@ -35,6 +36,8 @@ from .wire import Channel, PackedError, dumps, pack_error, unpack_error
 
 __all__ = ["main"]
 
+
+PAUSE = 0.005  # seconds between two looks at whether a publish has ended
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -116,8 +119,20 @@ class _Process:
         if task is not None and loop is not None:
             with suppress(RuntimeError):  # it has been closed in this moment: the body has ended
                 loop.call_soon_threadsafe(task.cancel)
+        elif attempt is not None and attempt.publishing:
+            threading.Thread(target=self._stop_after_publish, args=(attempt, self.number), daemon=True).start()
         else:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            self._signal()
+
+    def _stop_after_publish(self, attempt: Attempt, number: int) -> None:
+        """It has been fenced, so no other publish begins; one that is cut in two would be neither done nor undone."""
+        while attempt.publishing:
+            time.sleep(PAUSE)
+        if number == self.number:
+            self._signal()
+
+    def _signal(self) -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def interrupted(self, *_: Any) -> None:
         """SIGTERM: the stop of a sync body if that was asked for, else what it always is."""

@@ -27,6 +27,11 @@ log = logging.getLogger("asyncflow")
 
 CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 
+TRIES = 100
+"""Renames of a directory over one that others replace all the time."""
+
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
+
 _proven: set[str] = set()
 PROVEN = 1024
 """Directories remembered as those in which a temporary could be created."""
@@ -44,7 +49,7 @@ class Draft:
         self.attempt = current.get()
         self.pid = os.getpid()
         self.created = False
-        self._former = ""  # where the directory is by now that was replaced
+        self._aside: list[tuple[str, str]] = []  # where directories are that were replaced; what the journal says of it
 
     @cached_property
     def path(self) -> str:
@@ -153,8 +158,8 @@ class Draft:
             self.discard()
             raise
         self.publish()
-        if self._former:
-            self._remove(self._former)
+        for former, _ in self._aside:
+            self._remove(former)
 
     def _rename(self) -> None:
         if not self.durable:
@@ -184,42 +189,54 @@ class Draft:
         except OSError:
             if not (_is_folder(self.path) and _is_folder(self.final)):
                 raise
-            self._take_place_of_folder()  # in which there is something
+            self._replace_folder()
 
-    def _take_place_of_folder(self) -> None:
-        """No rename does that. The one that is there goes aside first; for a moment there is none.
+    def _replace_folder(self) -> None:
+        """No rename does that where there is something in it. The one that is there goes aside first.
 
-        Who is killed then has left both, and what is to be done in the journal.
+        For a moment there is none. Who is killed then has left both, and what is to be done in the journal; who is
+        stopped, by Ctrl-C say, puts it back.
         """
+        try:
+            for tries in range(1, TRIES + 1):
+                self._put_aside()
+                try:
+                    os.rename(self.path, self.final)
+                    break
+                except OSError as error:
+                    if error.errno not in _TAKEN or tries == TRIES:
+                        raise
+                    # Somebody else has replaced it in that moment: the last one stands, as with files.
+        except BaseException as error:
+            self._put_back(error)
+            raise
+        for _, decision in self._aside:
+            journal.done(healing.TOGETHER, decision)
+
+    def _put_aside(self) -> None:
         import json
 
         former = self._private()
         kind = "folder" if self.durable else "folder, not durable"
         decision = json.dumps([{"kind": kind, "from": self.path, "to": self.final, "former": former}])
         journal.note(healing.TOGETHER, decision)
-        try:
-            os.rename(self.final, former)
-        except OSError:
-            journal.done(healing.TOGETHER, decision)
-            raise
         journal.unfinished.add(former)
-        try:
-            os.rename(self.path, self.final)
-            self._former = former
-        except OSError as error:
-            self._put_back(former, error)
-            raise
-        finally:
-            if former == self._former or former not in journal.unfinished:
-                journal.done(healing.TOGETHER, decision)
+        self._aside.append((former, decision))
+        with suppress(FileNotFoundError):  # somebody else who replaces it has put it aside
+            os.rename(self.final, former)
 
-    def _put_back(self, former: str, error: OSError) -> None:
-        try:
-            os.rename(former, self.final)
-        except OSError:
-            error.add_note(f"what was there is at {former}: when this process has ended, the next one puts it back")
-        else:
-            journal.unfinished.discard(former)
+    def _put_back(self, error: BaseException) -> None:
+        for former, decision in reversed(self._aside):
+            if os.path.lexists(former) and not os.path.lexists(self.final):
+                try:
+                    os.rename(former, self.final)
+                except OSError:
+                    error.add_note(
+                        f"what was there is at {former}: when this process has ended, the next one puts it back"
+                    )
+                    continue
+            journal.done(healing.TOGETHER, decision)
+            self._remove(former)  # if it is there still, somebody else's is in its place
 
     @contextmanager
     def _named(self) -> Iterator[None]:

@@ -154,6 +154,7 @@ class RemoteReader(Generic[S]):
         self._buffer, self._at = self._nothing, 0
         async with self._turns.last():
             self._aside.clear()
+            self._buffer, self._at = self._nothing, 0  # of a call that came to its end as it was stopped
             await self._source.close()
 
     def abandon(self) -> None:

@@ -440,6 +440,15 @@ async def test_a_cancel_at_any_moment_publishes_nothing(tmp_path: Path, fresh: b
             assert path.exists() == there
 
 
+async def test_a_stop_waits_for_the_end_of_a_publish(tmp_path: Path) -> None:
+    building = asyncio.create_task(build(tasks.PublishesSlowly(folder=tmp_path)))
+    await until((tmp_path / "between").exists)
+    building.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await building
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["between", "one", "two"]
+
+
 async def test_a_body_stopped_in_the_middle_of_a_word_spoils_no_worker(tmp_path: Path) -> None:
     async with Flow(processes=1) as flow:
         for n in range(6):

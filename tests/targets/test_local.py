@@ -1052,6 +1052,49 @@ def test_a_directory_that_cannot_be_replaced_is_put_back(
     assert not [name for name in journal.unfinished if str(tmp_path) in name]
 
 
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_directory_whose_replacement_is_stopped_is_there(
+    tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Ctrl-C right after one of the renames."""
+    target, rename, calls = LocalTarget(tmp_path / "folder"), os.rename, 0
+    directory_of(target, "old")
+    unfinished = set(journal.unfinished)
+
+    def stopped(*args: Any) -> None:
+        nonlocal calls
+        rename(*args)
+        calls += 1
+        if calls == after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "rename", stopped)
+        directory_of(target, "new")
+    assert names(tmp_path / "folder") == ["old" if after == 1 else "new"]
+    assert names(tmp_path) == ["folder"]
+    assert journal.unfinished == unfinished
+
+
+def test_of_two_who_replace_a_directory_the_last_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, rename = LocalTarget(tmp_path / "folder"), os.rename
+    directory_of(target, "old")
+    others = iter(["other", "another"])
+
+    def and_somebody_else(*args: Any) -> None:
+        rename(*args)
+        if args[0] == target.path and (name := next(others, None)):
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "rename", rename)
+                directory_of(target, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", and_somebody_else)
+        directory_of(target, "new")
+    assert names(tmp_path / "folder") == ["new"]
+    assert names(tmp_path) == ["folder"]
+
+
 @pytest.mark.parametrize("killed", range(6))
 def test_a_kill_while_a_directory_is_replaced(tmp_path: Path, killed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASYNCFLOW_STATE", str(tmp_path / "state"))
