@@ -573,8 +573,10 @@ class Executor:
     def _give_up(self, attempt: Attempt) -> None:
         """The body has not stopped in time: it is left behind, and can publish nothing any more."""
         node = attempt.node
-        node.build.owner.abandoned(node.task, self._runner(attempt).stack(attempt))
-        if node.lane == LOOP:
+        entered = attempt.handle is not None  # else it was looking whether it has to be
+        place = self._runner(attempt).stack(attempt) if entered else ["in the exists() hook of its output"]
+        node.build.owner.abandoned(node.task, place)
+        if node.lane == LOOP and entered:
             self._loose.add(attempt.handle)
             attempt.handle.add_done_callback(self._loose.discard)
         self.cancelled(attempt)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -368,6 +369,33 @@ def test_a_look_that_hangs(stage: str, end: str) -> None:
     hangs = [1]
     simulate(main, seed=1)
     looks.clear()
+
+
+def test_a_look_before_the_next_attempt_that_ignores_its_cancel_is_given_up() -> None:
+    class Stubborn(Doubtful):
+        async def exists(self) -> bool:
+            there = self.look()
+            while there and not over.is_set():
+                with suppress(asyncio.CancelledError):
+                    await over.wait()
+            return there
+
+    class Asks(Makes):
+        kind = Stubborn
+
+    async def main() -> None:
+        looks[:] = [False, OSError("503")]
+        events: list[Event] = []
+        result = await build(Asks(), timeout=60, grace=5, on_event=events.append)
+        assert result.counts == {"cancelled": 1}
+        [abandoned] = [event for event in events if isinstance(event, Abandoned)]
+        assert (abandoned.task, *abandoned.stack) == (Asks(), "in the exists() hook of its output")
+        over.set()
+        await asyncio.sleep(1)
+        assert entered["body"] == 1
+
+    over = asyncio.Event()
+    simulate(main, seed=1)
 
 
 def test_a_store_that_goes_silent_after_the_body_fails_the_task_when_its_time_is_up() -> None:
