@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -294,76 +295,57 @@ def test_who_comes_second_waits_for_what_had_been_decided(world: World) -> None:
     assert waited
 
 
+@contextmanager
+def another_waits_in(calls: dict[str, Any], kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Another healer has come to what is of that ``kind``, and its server is silent until the block ends."""
+    silent, asked = threading.Event(), threading.Event()
+
+    def slow(*_: Any) -> int:
+        asked.set()
+        silent.wait(20)
+        return 1
+
+    monkeypatch.setitem(calls, kind, slow)
+    other = threading.Thread(target=healing.clean)
+    other.start()
+    try:
+        assert asked.wait(20)
+        yield
+    finally:
+        silent.set()
+        other.join()
+
+
 def test_what_is_never_done_is_not_waited_for_without_end(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(healing, "PATIENCE", 0.05)
     world.begin(half_a_life).run().kill()
-    silent, asked = threading.Event(), threading.Event()
-
-    def slow(step: Any) -> None:
-        asked.set()
-        silent.wait(20)
-
-    monkeypatch.setitem(healing.finishers, "step", slow)
-    other = threading.Thread(target=healing.clean)
-    other.start()
-    try:
-        assert asked.wait(20)
+    with another_waits_in(healing.finishers, "step", monkeypatch):
         assert healing.clean() == 0
         assert "it may be made again here" in caplog.text
-    finally:
-        silent.set()
-        other.join()
 
 
 def test_nobody_waits_for_what_is_only_to_be_removed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server from which it is to be removed may be silent; what had been decided is done by then."""
     monkeypatch.setattr(healing, "PATIENCE", 3600)
     world.begin(half_a_life).run().kill()
-    silent, asked = threading.Event(), threading.Event()
-
-    def slow(place: str, token: str) -> int:
-        asked.set()
-        silent.wait(20)
-        return 1
-
-    monkeypatch.setitem(healing.cleaners, "thing", slow)
-    other = threading.Thread(target=healing.clean)
-    other.start()
-    try:
-        assert asked.wait(20)
+    with another_waits_in(healing.cleaners, "thing", monkeypatch):
         assert healing.clean() == 0
         assert world.finished == 1
-    finally:
-        silent.set()
-        other.join()
 
 
 def test_what_one_process_cannot_do_another_may(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It knows how to reach the store, say; and need not wait until the first has removed what others have left."""
     world.begin(half_a_life).run().kill()
     (world.folder / "journal" / "00000000").write_bytes(b"+silent place\0")
-    silent, asked = threading.Event(), threading.Event()
-
-    def slow(place: str, token: str) -> int:
-        asked.set()
-        silent.wait(20)
-        return 1
-
-    monkeypatch.setitem(healing.cleaners, "silent", slow)
-    with monkeypatch.context() as patch:
-        patch.delitem(healing.finishers, "step")
-        other = threading.Thread(target=healing.clean)
-        other.start()
-        assert asked.wait(20)
-    try:
+    with ExitStack() as stack:
+        with monkeypatch.context() as patch:
+            patch.delitem(healing.finishers, "step")
+            stack.enter_context(another_waits_in(healing.cleaners, "silent", monkeypatch))
         assert healing.clean() == 1
         assert world.finished == 1
         assert world.cleaned == {"one"}
-    finally:
-        silent.set()
-        other.join()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -95,7 +95,7 @@ class together:
                     for handle in self._handles:
                         try:
                             handle.publish()
-                        except Exception as error:
+                        except BaseException as error:  # Ctrl-C, too, comes after the last of them
                             group.failed(error)
                     if place:
                         journal.done(healing.TOGETHER, place)
@@ -118,9 +118,9 @@ class _Group:
 
     def __init__(self, attempt: Attempt | None) -> None:
         self._attempt = attempt
-        self._errors: list[Exception] = []
+        self._errors: list[BaseException] = []
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """One was refused: the others are published all the same, and then it is raised."""
         self._errors.append(error)
 

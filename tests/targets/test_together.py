@@ -111,6 +111,21 @@ async def test_a_publish_that_is_refused_does_not_keep_back_the_others(
     assert await there(targets) == [True, False, True]
 
 
+def test_ctrl_c_in_sync_code_does_not_come_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets, rename = [LocalTarget(tmp_path / name) for name in "abc"], os.replace
+
+    def pressed(name: str, to: str) -> None:
+        rename(name, to)
+        if to.endswith("/b"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", pressed)
+    with pytest.raises(KeyboardInterrupt), together(*[target.open("w") for target in targets]) as files:
+        for file in files:
+            file.write("x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
 async def test_one_that_cannot_be_opened_closes_the_others(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     blocked = LocalTarget(tmp_path / "file" / "below")
